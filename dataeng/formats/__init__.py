@@ -1,0 +1,1 @@
+"""File formats: leaf modules that `dataeng` and `trainer` share. Nothing here imports the rest of either."""

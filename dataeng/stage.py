@@ -1,0 +1,171 @@
+"""The contracts of a pipeline's steps.
+
+    Source  ──►  RowStage ──► RowStage ──► ExchangeStage ──► RowStage ──►  Sink
+    files         one batch at a time       the whole corpus                files
+
+A stage *is* its configuration: a frozen pydantic model whose fields are the keys that a user writes in YAML.
+Stages know nothing of files, processes, retries or counting; the engine does all of that.
+
+To add a stage, subclass `RowStage`, write `apply`, and name the class by its dotted path in the pipeline.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, ClassVar, Protocol
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What a stage does to the columns of a batch; the planner checks the chain before anything runs."""
+
+    reads: tuple[str, ...] = ()
+    adds: Mapping[str, pl.DataType] = field(default_factory=dict)
+    signals: Mapping[str, pl.DataType] = field(default_factory=dict)
+    """Also added, and kept for every document, dropped or not, in the run's `signals` table."""
+    removes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """One file of input, with what identifies its content to the planner."""
+
+    path: str
+    name: str
+    """The path relative to the folder that its pattern starts from; part of every document id."""
+    size_bytes: int
+    modified_ns: int
+
+
+class OutputFiles(Protocol):
+    """Where a sink or a reducer creates files. All of them appear together when the task commits, or none."""
+
+    def create(self, name: str) -> BinaryIO:
+        """Opens a new file for writing; ``name`` is relative to the run folder."""
+
+    def final_path(self, name: str) -> Path:
+        """Returns where the file will be after the commit."""
+
+
+class Stage(BaseModel):
+    """Common part of all stages. Fields are YAML keys; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    version: ClassVar[int] = 1
+    """Raise it whenever the stage's output changes for the same input and configuration."""
+    libraries: ClassVar[tuple[str, ...]] = ()
+    """Installed distributions whose version decides the output; they are part of the fingerprint."""
+
+    def columns(self) -> Columns:
+        """Returns the columns that this stage, as configured, reads, adds and removes."""
+        return Columns(reads=("text",))
+
+    def needs_artifacts(self) -> tuple[str, ...]:
+        """Returns names of artifacts (e.g. ``"tokenizer"``) that an earlier stage must make."""
+        return ()
+
+    def model_files(self) -> tuple[Path, ...]:
+        """Returns files besides the input whose content decides the output (models, word lists)."""
+        return ()
+
+    def setup(self, artifacts: Mapping[str, Path]) -> None:
+        """Loads models and tables, once per process, before the first batch. Keep them in private attributes."""
+
+
+class Source(Stage):
+    """Reads input files into batches. Rows that are not documents come with a ``reason`` already set."""
+
+    domain: str = "web"
+
+    @abstractmethod
+    def files(self, base: Path) -> list[InputFile]:
+        """Lists the input, sorted; relative patterns start at ``base``, the folder of the pipeline file."""
+
+    @abstractmethod
+    def read(self, file: InputFile) -> Iterator[pl.DataFrame]:
+        """Yields batches in file order. A record that cannot be read is a row with an ``error:`` reason."""
+
+
+class RowStage(Stage):
+    """Looks at one document at a time; sees them a batch at a time."""
+
+    @abstractmethod
+    def apply(self, batch: pl.DataFrame) -> pl.DataFrame:
+        """Returns the same rows in the same order, with columns added or changed.
+
+        To drop a row, set its ``reason`` (see `dataeng.document.drop_where`); never remove it. The result
+        must not depend on which other rows are in the batch.
+        """
+
+
+class ExchangeStage(Stage):
+    """Looks at the whole corpus: rows are sent to partitions by key, and each partition is reduced alone.
+
+    The engine calls, in this order: `emit` on every batch, `combine` on what one task emitted, then for each
+    name in `steps` the reducer on every partition. What the last step returns are verdicts: ``part`` and ``row``
+    (the document's place), ``reason``, and any evidence columns; they are kept as the run's `dedup` table
+    and applied by the next phase. A reducer may create files instead and return no rows.
+    """
+
+    partitions: int = 16
+
+    @abstractmethod
+    def steps(self) -> tuple[str, ...]:
+        """Returns the names of the reduce steps, e.g. ``("pairs", "clusters")``."""
+
+    def step_partitions(self, step: int) -> int:
+        """Returns how many partitions step number ``step`` reads."""
+        return self.partitions
+
+    @abstractmethod
+    def emit(self, batch: pl.DataFrame) -> pl.DataFrame:
+        """Returns rows for the first step. ``batch`` has ``part`` and ``row``; the result needs ``partition``."""
+
+    def combine(self, table: pl.DataFrame) -> pl.DataFrame:
+        """Shrinks what one task has emitted so far, e.g. to a sample. May be called at any time, repeatedly."""
+        return table
+
+    @abstractmethod
+    def reduce(self, step: int, table: pl.DataFrame, outputs: OutputFiles) -> pl.DataFrame:
+        """Reduces one partition.
+
+        Args:
+          step: index into `steps`.
+          table: all rows that were sent to this partition, in order of task.
+          outputs: for steps that make an artifact.
+
+        Returns:
+          Rows with ``partition`` for the next step; from the last step, verdicts with ``part`` and ``row``.
+        """
+
+    def artifacts(self) -> Mapping[str, str]:
+        """Returns artifact name → file, relative to the run folder, that the last step creates."""
+        return {}
+
+
+class SinkWriter(Protocol):
+    """Takes the batches of one task and writes them somewhere."""
+
+    def write(self, batch: pl.DataFrame) -> None:
+        """Takes one batch of kept documents."""
+
+    def close(self) -> list[dict[str, Any]]:
+        """Finishes the files. Returns one JSON-able description per shard, for `Sink.finish`."""
+
+
+class Sink(Stage):
+    """Writes the documents that are left, at the end of a pipeline."""
+
+    @abstractmethod
+    def open(self, part: int, outputs: OutputFiles) -> SinkWriter:
+        """Starts the files of task number ``part``."""
+
+    def finish(self, run_dir: Path, shards: list[dict[str, Any]]) -> None:
+        """Called once, when all tasks have committed, with their shard descriptions in order of task."""
