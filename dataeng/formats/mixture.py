@@ -19,7 +19,8 @@ from dataeng.formats.atomic import write_json
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    # A temperature of ∞ must survive JSON, which has no such number: it is written as "Infinity".
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
 
 
 class Domain(_Strict):

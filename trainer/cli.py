@@ -1,0 +1,109 @@
+"""``trainer --mixture manifests/mix.json``: the only module here that prints and exits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from dataeng.errors import ConfigError, DataengError
+from trainer.config import PRESETS, Options, derive_config
+
+if TYPE_CHECKING:
+    from trainer.loop import TrainingReport
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def train(
+    mixture: Annotated[Path, typer.Option(help="Mixture manifest (mix.json), as `dataeng mix` writes it.")],
+    out: Annotated[Path | None, typer.Option(help="Run folder. Default: <run>/training/<manifest name>.")] = None,
+    save_mixture: Annotated[
+        Path | None, typer.Option(help="Where the manifest with learned weights goes. Default: <out>/mix.json.")
+    ] = None,
+    preset: Annotated[str, typer.Option(help=f"Model size: {', '.join(PRESETS)}.")] = "tiny",
+    steps: Annotated[int, typer.Option(help="Optimizer steps.")] = 200,
+    batch_size: Annotated[int | None, typer.Option(help="Rows per step. Default: the preset's.")] = None,
+    sequence_length: Annotated[int | None, typer.Option(help="Tokens per row. Default: the preset's.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate. Default: the preset's.")] = None,
+    seed: Annotated[int, typer.Option(help="Decides initial weights and the order of rows.")] = 0,
+    reweighting: Annotated[
+        str | None, typer.Option(help="Override the manifest's method: none or sow-identity.")
+    ] = None,
+    normalization: Annotated[
+        str, typer.Option(help="Weights over planned shares (unbiased) or over the batch's own counts: planned, batch.")
+    ] = "planned",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N. Default: a GPU if there is one.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads. Default: PyTorch's choice.")] = None,
+    compile_model: Annotated[bool, typer.Option("--compile/--no-compile", help="Use torch.compile.")] = False,
+    resume: Annotated[bool, typer.Option(help="Go on from the newest checkpoint, or discard what is there.")] = True,
+    resume_from: Annotated[int | None, typer.Option(help="Go back to the checkpoint of this step.")] = None,
+    checkpoint_every: Annotated[int | None, typer.Option(help="Steps. Default: a quarter of the run.")] = None,
+    keep_checkpoints: Annotated[int, typer.Option(help="How many checkpoints stay.")] = 2,
+) -> None:
+    """Train a decoder on a mixture, report the loss of every domain, and write back the learned weights."""
+    from dataeng.formats.mixture import load_mixture
+
+    options = Options(
+        mixture=mixture,
+        out=out,
+        save_mixture=save_mixture,
+        preset=preset,
+        steps=steps,
+        batch_size=batch_size,
+        sequence_length=sequence_length,
+        learning_rate=learning_rate,
+        seed=seed,
+        reweighting=reweighting,
+        normalization=normalization,
+        device=device,
+        threads=threads,
+        compile=compile_model,
+        resume=resume,
+        resume_from=resume_from,
+        checkpoint_every=checkpoint_every,
+        keep_checkpoints=keep_checkpoints,
+    )
+    try:
+        manifest = load_mixture(options.mixture)
+        config = derive_config(options, manifest)
+        try:
+            from trainer.loop import train as run_training
+        except ModuleNotFoundError as error:
+            raise ConfigError(f"training needs '{error.name}': pip install 'dataeng[trainer]'.") from error
+        from trainer.progress import LiveWatcher, PlainWatcher
+
+        console = Console()
+        report = run_training(config, manifest, LiveWatcher(console) if console.is_terminal else PlainWatcher(console))
+    except DataengError as error:
+        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True, style="red")
+        raise typer.Exit(1) from None
+    _show(console, report, config.out)
+    if report.step < report.num_steps:
+        raise typer.Exit(130)
+
+
+def _show(console: Console, report: TrainingReport, out: Path) -> None:
+    """Prints the table of domains, and where things are."""
+    table = Table("domain", box=None, padding=(0, 2))
+    for column in ("first loss", "last loss", "weight", "share", "epochs"):
+        table.add_column(column, justify="right")
+    for d in report.domains:
+        losses = ["-" if loss is None else f"{loss:.3f}" for loss in (d.first_loss, d.last_loss)]
+        table.add_row(d.domain, *losses, f"{d.weight:.3f}", f"{d.share:.3f}", f"{d.epochs:.2f}")
+    console.print(table)
+    ending = "finished" if report.step == report.num_steps else "stopped; the same command goes on"
+    lines = [f"{ending} at step {report.step} of {report.num_steps} after {report.seconds:.0f} s", f"run: {out}"]
+    if report.saved_mixture is not None:
+        lines.append(f"learned mixture: {report.saved_mixture}")
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Console script."""
+    app()

@@ -1,0 +1,279 @@
+"""What a training run is: frozen values, derived once by `derive_config` from the command line and the manifest.
+
+Nothing here imports PyTorch, so that ``trainer --help`` and a wrong option answer at once.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from dataeng.errors import ConfigError, nearest
+from dataeng.formats.mixture import MixtureManifest, Reweighting
+
+Method = Literal["none", "sow-identity"]
+Normalization = Literal["planned", "batch"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """A model size with the batch and peak learning rate that suit it. A row is one sequence."""
+
+    dim: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    hidden_dim: int
+    sequence_length: int
+    batch_size: int
+    learning_rate: float
+
+
+PRESETS: dict[str, Preset] = {
+    "tiny": Preset(
+        dim=128, num_layers=4, num_heads=4, num_kv_heads=2, hidden_dim=384,
+        sequence_length=256, batch_size=8, learning_rate=4e-3,
+    ),
+    "small": Preset(
+        dim=320, num_layers=6, num_heads=5, num_kv_heads=5, hidden_dim=864,
+        sequence_length=512, batch_size=16, learning_rate=2e-3,
+    ),
+    "124m": Preset(
+        dim=768, num_layers=12, num_heads=12, num_kv_heads=12, hidden_dim=2048,
+        sequence_length=1024, batch_size=32, learning_rate=6e-4,
+    ),
+    "350m": Preset(
+        dim=1024, num_layers=24, num_heads=16, num_kv_heads=8, hidden_dim=2816,
+        sequence_length=2048, batch_size=16, learning_rate=3e-4,
+    ),
+    "1.3b": Preset(
+        dim=2048, num_layers=24, num_heads=16, num_kv_heads=8, hidden_dim=5632,
+        sequence_length=2048, batch_size=8, learning_rate=2e-4,
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The decoder's shape."""
+
+    vocab_size: int
+    dim: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    hidden_dim: int
+    max_positions: int
+    rope_theta: float = 10_000.0
+    norm_epsilon: float = 1e-5
+    tied_embeddings: bool = True
+
+    @property
+    def head_dim(self) -> int:
+        """Size of one attention head."""
+        return self.dim // self.num_heads
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW and the shape of its learning rate."""
+
+    learning_rate: float
+    warmup_steps: int
+    decay_steps: int
+    weight_decay: float = 0.1
+    beta1: float = 0.9
+    beta2: float = 0.95
+    epsilon: float = 1e-8
+    max_gradient_norm: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """How domain weights enter the loss (see `trainer.loss`)."""
+
+    normalization: Normalization = "planned"
+    max_multiplier: float = 4.0
+    chunk_tokens: int = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a person may ask for. None means: the preset's value, the manifest's, or a derived one."""
+
+    mixture: Path
+    out: Path | None = None
+    save_mixture: Path | None = None
+    preset: str = "tiny"
+    steps: int = 200
+    batch_size: int | None = None
+    sequence_length: int | None = None
+    learning_rate: float | None = None
+    seed: int = 0
+    reweighting: str | None = None
+    normalization: str = "planned"
+    device: str | None = None
+    threads: int | None = None
+    compile: bool = False
+    resume: bool = True
+    resume_from: int | None = None
+    checkpoint_every: int | None = None
+    keep_checkpoints: int = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Everything about one run, resolved. `identity` is the part that decides its numbers."""
+
+    mixture: Path
+    out: Path
+    save_mixture: Path
+    preset: str
+    model: ModelConfig
+    optimizer: OptimizerConfig
+    loss: LossConfig
+    reweighting: Reweighting
+    num_steps: int
+    batch_size: int
+    sequence_length: int
+    seed: int
+    device: str | None
+    threads: int | None
+    compile: bool
+    resume: bool
+    resume_from: int | None
+    checkpoint_every: int
+    keep_checkpoints: int
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Labels per optimizer step."""
+        return self.batch_size * self.sequence_length
+
+
+def derive_config(options: Options, manifest: MixtureManifest) -> TrainConfig:
+    """Returns the resolved configuration; every derived value is derived here.
+
+    Raises `ConfigError` that names the option, its value and what is possible.
+    """
+    if options.preset not in PRESETS:
+        raise ConfigError(f"--preset {options.preset} is unknown{nearest(options.preset, PRESETS)}.")
+    preset = PRESETS[options.preset]
+    batch_size = preset.batch_size if options.batch_size is None else options.batch_size
+    sequence_length = preset.sequence_length if options.sequence_length is None else options.sequence_length
+    learning_rate = preset.learning_rate if options.learning_rate is None else options.learning_rate
+    checkpoint_every = options.checkpoint_every
+    if checkpoint_every is None:
+        checkpoint_every = max(1, min(1000, math.ceil(options.steps / 4)))
+    for name, value in {
+        "--steps": options.steps,
+        "--batch-size": batch_size,
+        "--sequence-length": sequence_length,
+        "--checkpoint-every": checkpoint_every,
+        "--keep-checkpoints": options.keep_checkpoints,
+        "--threads": 1 if options.threads is None else options.threads,
+        "--resume-from": 1 if options.resume_from is None else options.resume_from,
+    }.items():
+        if value < 1:
+            raise ConfigError(f"{name} is {value}; expected at least 1.")
+    if not (math.isfinite(learning_rate) and learning_rate > 0):
+        raise ConfigError(f"--learning-rate is {learning_rate:g}; expected a number above 0.")
+    if options.resume_from is not None and not options.resume:
+        raise ConfigError("--resume-from and --no-resume contradict each other; give one of them.")
+    out = default_out(options.mixture, manifest) if options.out is None else options.out
+    return TrainConfig(
+        mixture=options.mixture,
+        out=out,
+        save_mixture=out / "mix.json" if options.save_mixture is None else options.save_mixture,
+        preset=options.preset,
+        model=ModelConfig(
+            vocab_size=manifest.vocab_size,
+            dim=preset.dim,
+            num_layers=preset.num_layers,
+            num_heads=preset.num_heads,
+            num_kv_heads=preset.num_kv_heads,
+            hidden_dim=preset.hidden_dim,
+            max_positions=sequence_length,
+        ),
+        optimizer=OptimizerConfig(
+            learning_rate=learning_rate,
+            warmup_steps=max(1, options.steps // 20),
+            decay_steps=max(1, options.steps // 4),
+        ),
+        loss=LossConfig(normalization=_normalization(options.normalization)),
+        reweighting=_reweighting(options.reweighting, manifest.reweighting),
+        num_steps=options.steps,
+        batch_size=batch_size,
+        sequence_length=sequence_length,
+        seed=options.seed,
+        device=options.device,
+        threads=options.threads,
+        compile=options.compile,
+        resume=options.resume,
+        resume_from=options.resume_from,
+        checkpoint_every=checkpoint_every,
+        keep_checkpoints=options.keep_checkpoints,
+    )
+
+
+def _normalization(value: str) -> Normalization:
+    if value == "planned":
+        return "planned"
+    if value == "batch":
+        return "batch"
+    raise ConfigError(f"--normalization {value} is unknown{nearest(value, get_args(Normalization))}.")
+
+
+def _reweighting(value: str | None, manifest: Reweighting) -> Reweighting:
+    if value is None:
+        return manifest
+    if value not in get_args(Method):
+        raise ConfigError(f"--reweighting {value} is unknown{nearest(value, get_args(Method))}.")
+    return manifest.model_copy(update={"method": value})
+
+
+def default_out(mixture: Path, manifest: MixtureManifest) -> Path:
+    """Returns ``<run>/training/<manifest's stem>``; without a run, ``runs/training/<stem>``.
+
+    A manifest with n learned rounds in its history gets ``<stem>-<n + 1>``, so that training on the learned weights
+    does not meet the folder that they came from.
+    """
+    run = Path("runs") if manifest.run is None else Path(os.path.normpath(mixture.parent / manifest.run))
+    name = f"{mixture.stem}-{len(manifest.history) + 1}" if manifest.history else mixture.stem
+    return run / "training" / name
+
+
+def identity(config: TrainConfig, manifest: MixtureManifest) -> dict[str, Any]:
+    """Returns, as one flat mapping, everything that decides the numbers of a run; a checkpoint fits only the same.
+
+    Paths, device, threads and how often to save are not in it: they may change between a run and its resumption.
+    """
+    values: dict[str, Any] = {
+        "steps": config.num_steps,
+        "batch_size": config.batch_size,
+        "sequence_length": config.sequence_length,
+        "seed": config.seed,
+        "tokenizer_sha256": manifest.tokenizer_sha256,
+    }
+    for prefix, section in (
+        ("model", asdict(config.model)),
+        ("optimizer", asdict(config.optimizer)),
+        ("loss", asdict(config.loss)),
+        ("reweighting", config.reweighting.model_dump()),
+    ):
+        values.update({f"{prefix}.{name}": value for name, value in section.items()})
+    values["domains"] = ", ".join(manifest.domains)
+    for name, domain in manifest.domains.items():
+        for field in ("num_documents", "num_tokens", "weight", "max_epochs"):
+            values[f"domains.{name}.{field}"] = getattr(domain, field)
+    return values
+
+
+def as_json(config: TrainConfig) -> dict[str, Any]:
+    """Returns the configuration as JSON values, for ``training.json``."""
+    values = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()}
+    values["reweighting"] = config.reweighting.model_dump()
+    return values

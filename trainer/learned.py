@@ -1,0 +1,60 @@
+"""The way back: learned weights as a new mixture manifest."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from dataeng.formats.mixture import LearnedWeights, MixtureManifest, Policy, relative_to_manifest, save_mixture
+from trainer.config import TrainConfig
+from trainer.monitor import DomainSummary
+
+#: A softmax with a small r can round a weight to 0, which a manifest does not take.
+SMALLEST_WEIGHT = 1e-6
+
+
+def learned_manifest(
+    config: TrainConfig, manifest: MixtureManifest, weights: npt.NDArray[np.float64], summaries: list[DomainSummary]
+) -> MixtureManifest:
+    """Returns the manifest to be written at ``config.save_mixture``.
+
+    The learned weights become the domains' weights (without reweighting, the weights and their policy stay), the run is
+    added to the history, and paths are rewritten relative to the new place.
+    """
+    target = config.save_mixture
+    floored = np.maximum(weights, SMALLEST_WEIGHT)
+    floored = floored / floored.sum()
+    learned = {name: float(weight) for name, weight in zip(manifest.domains, floored, strict=True)}
+    learns = config.reweighting.method != "none"
+    run = relative_to_manifest(config.out, target)
+    entry = LearnedWeights(
+        run=run,
+        step=config.num_steps,
+        weights=learned,
+        losses={s.domain: s.last_loss for s in summaries if s.last_loss is not None},
+    )
+    note = f"mean weights of {config.reweighting.method} (r = {config.reweighting.r:g}) over {config.num_steps} steps"
+    folder = config.mixture.parent
+    return manifest.model_copy(
+        update={
+            "run": None if manifest.run is None else relative_to_manifest(folder / manifest.run, target),
+            "domains": {
+                name: domain.model_copy(
+                    update={
+                        "packs": [relative_to_manifest(folder / pack, target) for pack in domain.packs],
+                        "weight": learned[name] if learns else domain.weight,
+                    }
+                )
+                for name, domain in manifest.domains.items()
+            },
+            "policy": Policy(name="learned", note=note) if learns else manifest.policy,
+            "history": [*manifest.history, entry],
+        }
+    )
+
+
+def save_learned_mixture(
+    config: TrainConfig, manifest: MixtureManifest, weights: npt.NDArray[np.float64], summaries: list[DomainSummary]
+) -> None:
+    """Writes `learned_manifest`, atomically."""
+    save_mixture(config.save_mixture, learned_manifest(config, manifest, weights, summaries))
