@@ -72,14 +72,12 @@ def drop_where(
     )
 
 
-def document_bytes(batch: pl.DataFrame) -> int:
-    """Returns the size of a batch in bytes: UTF-8 text where there is one, else the raw payload."""
-    columns = batch.columns
-    sizes = []
-    if TEXT in columns:
-        sizes.append(pl.col(TEXT).str.len_bytes())
-    if PAYLOAD in columns:
-        sizes.append(pl.col(PAYLOAD).bin.size())
-    if not sizes:
-        return 0
-    return int(batch.select(pl.coalesce(sizes).sum()).item() or 0)
+def row_bytes(batch: pl.DataFrame) -> pl.Series:
+    """Returns the size of every row in bytes (Int64): UTF-8 text where there is one, else the raw payload."""
+    sizes = [pl.lit(0)]
+    if PAYLOAD in batch.columns:
+        sizes.insert(0, pl.col(PAYLOAD).bin.size())
+    if TEXT in batch.columns:
+        sizes.insert(0, pl.col(TEXT).str.len_bytes())
+    lengths = batch.with_columns(pl.coalesce(sizes).cast(pl.Int64).alias("num_bytes"))
+    return lengths.get_column("num_bytes")

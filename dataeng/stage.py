@@ -15,10 +15,12 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict
+
+from dataeng.formats.atomic import AtomicFile
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class InputFile:
 class OutputFiles(Protocol):
     """Where a sink or a reducer creates files. All of them appear together when the task commits, or none."""
 
-    def create(self, name: str) -> BinaryIO:
+    def create(self, name: str) -> AtomicFile:
         """Opens a new file for writing; ``name`` is relative to the run folder."""
 
     def final_path(self, name: str) -> Path:
@@ -167,5 +169,9 @@ class Sink(Stage):
     def open(self, part: int, outputs: OutputFiles) -> SinkWriter:
         """Starts the files of task number ``part``."""
 
-    def finish(self, run_dir: Path, shards: list[dict[str, Any]]) -> None:
-        """Called once, when all tasks have committed, with their shard descriptions in order of task."""
+    def finish(self, run_dir: Path, shards: list[dict[str, Any]]) -> list[Path]:
+        """Called once, when all tasks have committed, with their shard descriptions in order of task.
+
+        Returns the files that it wrote (manifests); the run notices when one of them goes missing or changes.
+        """
+        return []

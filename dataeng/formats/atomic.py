@@ -17,7 +17,7 @@ import os
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 READ_SIZE = 1 << 20
 Bytes = bytes | bytearray | memoryview
@@ -158,8 +158,3 @@ def sha256_file(path: Path) -> str:
         while chunk := file.read(READ_SIZE):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def as_binary(file: AtomicFile) -> BinaryIO:
-    """Returns the file under the type that writers expect."""
-    return cast(BinaryIO, file)

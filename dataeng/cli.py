@@ -1,0 +1,185 @@
+"""The command line. Thin: it parses, calls, prints and exits; nothing else in the package does any of these."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dataeng.errors import DataengError
+
+app = typer.Typer(
+    name="dataeng",
+    help="Pretraining corpora, from crawl to packs to mixtures, with nothing lost on the way.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+PipelineFile = Annotated[Path, typer.Argument(help="The pipeline file (YAML).", metavar="FILE")]
+Run = Annotated[Path, typer.Argument(help="A run folder, e.g. runs/cc_clean.", metavar="RUN")]
+Override = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override an option: STEP.OPTION=VALUE, or KEY=VALUE.", metavar="A.B=C"),
+]
+AllowCode = Annotated[bool, typer.Option("--allow-code", help="Import and run stages named by dotted path.")]
+Verify = Annotated[bool, typer.Option("--verify", help="Hash every committed file, whatever its size and time say.")]
+
+
+@app.command()
+def run(
+    file: PipelineFile,
+    overrides: Override = None,
+    workers: Annotated[int, typer.Option(help="Worker processes.", min=1)] = max(1, os.cpu_count() or 1),
+    scheduler: Annotated[
+        str, typer.Option(help="inline, processes, dask (a local cluster), or a Dask scheduler's address.")
+    ] = "processes",
+    allow_code: AllowCode = False,
+    verify: Verify = False,
+) -> None:
+    """Run a pipeline: only what is missing, changed or damaged."""
+    from rich.console import Console
+
+    from dataeng.config import load_pipeline
+    from dataeng.engine.executor import Pool, check_scheduler
+    from dataeng.engine.runner import run_plan
+    from dataeng.plan import make_plan
+    from dataeng.report.funnel import funnel, write_stats
+    from dataeng.report.terminal import LiveProgress, funnel_table
+
+    check_scheduler(scheduler)
+    console = Console()
+    pipeline = load_pipeline(file, overrides, allow_code)
+    plan = make_plan(pipeline)
+    run_dir = pipeline.run_dir
+    pool = Pool(scheduler, 1 if scheduler == "inline" else workers)
+    try:
+        with LiveProgress(console) as progress:
+
+            def prepare() -> None:
+                from dataeng import kernels
+
+                kernels.prepare(
+                    on_compile=lambda names: progress.message(
+                        f"compiling {len(names)} kernels for this machine (once, about half a minute)"
+                    )
+                )
+
+            folders = (str(pipeline.base),) if allow_code else ()
+            result = run_plan(plan, run_dir, pool, progress, prepare, verify, folders)
+    finally:
+        pool.close()
+    if result.nothing_to_do:
+        console.print(f"nothing to do: {run_dir} is complete ({result.tasks_reused} tasks reused).", highlight=False)
+        return
+    write_stats(run_dir, result.records)
+    console.print(funnel_table(funnel(result.records)))
+    console.print(
+        f"\n{result.tasks_run} tasks run, {result.tasks_reused} reused, {result.seconds:.1f} s. "
+        f'Next: dataeng sql {run_dir} "SELECT stage, reason, sum(documents) AS documents FROM drops GROUP BY ALL"',
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def plan(file: PipelineFile, overrides: Override = None, allow_code: AllowCode = False, verify: Verify = False) -> None:
+    """Show phases, tasks, fingerprints, what would be reused, and why the rest would run. Runs nothing."""
+    from rich.console import Console
+
+    from dataeng.config import load_pipeline
+    from dataeng.engine.reuse import inspect_plan
+    from dataeng.plan import make_plan
+    from dataeng.report.terminal import plan_table, size
+
+    pipeline = load_pipeline(file, overrides, allow_code)
+    made = make_plan(pipeline)
+    states = inspect_plan(made, pipeline.run_dir, verify)
+    console = Console()
+    files = [task.file for task in made.tasks[made.phases[0].name] if task.file is not None]
+    total = sum(item.size_bytes for item in files)
+    console.print(f"{pipeline.name}: {len(files)} input files, {size(total)} → {pipeline.run_dir}", highlight=False)
+    if pipeline.uses_own_code:
+        console.print(f"code from outside dataeng: {', '.join(pipeline.uses_own_code)}", highlight=False, markup=False)
+    console.print(plan_table(made, states))
+    todo = sum(len(state.todo) for state in states)
+    reused = sum(len(state.done) for state in states)
+    console.print(f"\n{todo} tasks would run, {reused} would be reused.", highlight=False)
+
+
+@app.command()
+def sql(
+    run_dir: Run,
+    statement: Annotated[str | None, typer.Argument(help="A SELECT; without one, the tables are listed.")] = None,
+    output: Annotated[str, typer.Option("--format", help="table, csv or json (one object a line).")] = "table",
+) -> None:
+    """Query a run with DuckDB: documents, rejects, signals, stages, drops, dedup, packs, training."""
+    from rich.console import Console
+
+    from dataeng.errors import ConfigError, nearest
+    from dataeng.report.sql import query
+    from dataeng.report.terminal import print_rows
+
+    if output not in ("table", "csv", "json"):
+        raise ConfigError(f"unknown format '{output}'{nearest(output, ('table', 'csv', 'json'))}")
+    tables = "SELECT table_name AS \"table\", string_agg(column_name, ', ' ORDER BY ordinal_position) AS columns "
+    tables += "FROM information_schema.columns GROUP BY ALL ORDER BY ALL"
+    columns, rows = query(run_dir, statement or tables)
+    if output == "table":
+        print_rows(Console(), columns, rows)
+    else:
+        _write_plain(columns, rows, output)
+
+
+def _write_plain(columns: list[str], rows: list[tuple[object, ...]], output: str) -> None:
+    import csv
+    import json
+
+    if output == "json":
+        for row in rows:
+            sys.stdout.write(json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False, default=str) + "\n")
+        return
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+
+
+@app.command()
+def explain(
+    run_dir: Run, document: Annotated[str, typer.Argument(help="A document's id, the beginning of it, or its URL.")]
+) -> None:
+    """Tell one document's story: where it came from, what was measured, and why it was dropped or where it went."""
+    from rich.console import Console
+
+    from dataeng.report.explain import explain as find
+    from dataeng.report.terminal import print_story
+
+    print_story(Console(), find(run_dir, document))
+
+
+@app.command()
+def stages(name: Annotated[str | None, typer.Argument(help="A stage, to see its options.")] = None) -> None:
+    """List the stages that a pipeline can use, or the options of one."""
+    from rich.console import Console
+
+    from dataeng.report.catalogue import print_stage, print_stages
+
+    if name is None:
+        print_stages(Console())
+    else:
+        print_stage(Console(), name)
+
+
+def main() -> None:
+    """Entry point: errors that a user can do something about are shown without a traceback."""
+    try:
+        app(standalone_mode=True)
+    except DataengError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped. What was finished is kept: run the same command again to go on.\n")
+        sys.exit(130)

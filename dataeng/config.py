@@ -1,0 +1,349 @@
+"""From a pipeline file to a `Pipeline`: YAML 1.2, checked, with errors that name file, line and column.
+
+A pipeline file::
+
+    name: cc_clean
+    seed: 0
+    sources:
+      - read_warc: {paths: ["crawl/*.warc.gz"], domain: web}
+    stages:
+      - extract_text
+      - deduplicate_minhash: {bands: 14, rows: 8}
+        where: domain == 'web'        # rows that do not match pass by untouched
+        name: near_duplicates         # what --set and the reports call it; default: the stage's name
+
+YAML 1.2 matters: in 1.1 the language ``no`` in a list is the boolean false.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from dataeng.errors import ConfigError, nearest
+from dataeng.stage import ExchangeStage, RowStage, Sink, Source, Stage
+from dataeng.stages import STAGES
+
+PIPELINE_KEYS = ("name", "description", "seed", "run", "max_error_share", "keep_rejected_text", "sources", "stages")
+SCALAR_KEYS = PIPELINE_KEYS[:6]
+STEP_KEYS = ("where", "name")
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+MAX_FILE_BYTES = 1 << 20
+MAX_NODES = 100_000  # aliases can make a small file enormous
+
+
+@dataclass(frozen=True)
+class Step:
+    """One entry of a pipeline: a stage, its name in this pipeline, and which rows it sees."""
+
+    name: str
+    key: str
+    """The registered name or dotted path that the file uses."""
+    stage: Stage
+    where: str | None = None
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A whole pipeline file, checked."""
+
+    name: str
+    path: Path
+    sources: tuple[Step, ...]
+    steps: tuple[Step, ...]
+    seed: int = 0
+    """Given to every stage that has a `seed` option, unless it sets its own."""
+    run: str | None = None
+    description: str = ""
+    max_error_share: float = 0.05
+    """A task fails when more than this share of a stage's documents (and more than 20) raise errors in it."""
+    keep_rejected_text: bool = True
+    """Whether rejects keep their text, so that `explain` can show it."""
+
+    @property
+    def base(self) -> Path:
+        """The folder that relative input patterns start from."""
+        return self.path.resolve().parent
+
+    @property
+    def run_dir(self) -> Path:
+        """The run folder: ``run:`` in the file, else ``runs/<name>`` in the current folder."""
+        return Path(self.run or f"runs/{self.name}")
+
+    @property
+    def uses_own_code(self) -> list[str]:
+        """The dotted paths of stages that are not ours."""
+        return [step.key for step in (*self.sources, *self.steps) if step.key not in STAGES]
+
+
+class _File:
+    """A parsed YAML file that can say where in it something is."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise ConfigError(f"cannot read pipeline file {path}: {error.strerror}.") from error
+        if len(data) > MAX_FILE_BYTES:
+            raise ConfigError(f"{path} has {len(data)} bytes; a pipeline file has at most {MAX_FILE_BYTES}.")
+        try:
+            self.root = YAML(typ="rt", pure=True).load(data.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{path} is not UTF-8: byte {error.start} is invalid.") from error
+        except MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
+            problem = (error.problem or error.context or "invalid YAML").splitlines()[0]
+            raise ConfigError(f"{path}{where}: {problem}") from error
+        except YAMLError as error:
+            raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from error
+        if not isinstance(self.root, CommentedMap):
+            raise ConfigError(f"{path}:1:1: a pipeline is a mapping with the keys {', '.join(PIPELINE_KEYS)}.")
+
+    def error(self, message: str, node: Any, key: Any = None, value: bool = False) -> ConfigError:
+        """Returns an error that points at ``node[key]`` (at its value if ``value``), or at ``node``."""
+        try:
+            if key is None:
+                line, column = node.lc.line, node.lc.col
+            elif isinstance(node, CommentedSeq):
+                line, column = node.lc.item(key)
+            else:
+                line, column = node.lc.value(key) if value else node.lc.key(key)
+            where = f":{line + 1}:{column + 1}"
+        except (AttributeError, KeyError, IndexError, TypeError):
+            where = ""
+        return ConfigError(f"{self.path}{where}: {message}")
+
+
+def load_pipeline(path: Path, overrides: list[str] | None = None, allow_code: bool = False) -> Pipeline:
+    """Reads a pipeline file and applies ``--set`` overrides.
+
+    Args:
+      path: the YAML file.
+      overrides: ``step.field=value`` or ``key=value``; values are YAML.
+      allow_code: whether stages may be classes named by dotted path, importable from here or beside the file.
+
+    Raises:
+      ConfigError: names file, line, column, what was found, and the nearest right name.
+    """
+    file = _File(path)
+    root = file.root
+    for key in root:
+        if key not in PIPELINE_KEYS:
+            raise file.error(f"unknown key '{key}'{nearest(str(key), PIPELINE_KEYS)}", root, key)
+    entries = {kind: _entries(file, kind) for kind in ("sources", "stages")}
+    for override in overrides or []:
+        _apply_override(override, root, [entry for kind in entries.values() for entry in kind])
+    for kind in ("sources", "stages"):
+        if kind == "sources" and not entries[kind]:
+            raise file.error("a pipeline needs at least one entry under 'sources', e.g. '- read_warc: {…}'", root)
+    folder = str(path.resolve().parent)
+    if allow_code and folder not in sys.path:  # stays: workers import the same classes again by name
+        sys.path.insert(0, folder)
+    sources = tuple(_build(file, entry, Source, allow_code) for entry in entries["sources"])
+    steps = tuple(_build(file, entry, (RowStage, ExchangeStage, Sink), allow_code) for entry in entries["stages"])
+    scalars = _scalars(file, root)
+    return Pipeline(path=path, sources=sources, steps=steps, **scalars)
+
+
+@dataclass
+class _Entry:
+    """One list item of a pipeline file, before its stage is built."""
+
+    node: Any
+    position: tuple[CommentedSeq, int]
+    key: str
+    name: str
+    where: str | None
+    fields: dict[str, Any]
+
+
+def _entries(file: _File, kind: str) -> list[_Entry]:
+    sequence = file.root.get(kind)
+    if sequence is None:
+        return []
+    if not isinstance(sequence, CommentedSeq):
+        raise file.error(f"'{kind}' is a list of stages, each on a line that starts with '- '", file.root, kind)
+    entries: list[_Entry] = []
+    taken: set[str] = set()
+    for index, node in enumerate(sequence):
+        entry = _entry(file, sequence, index, node)
+        base, count = entry.name, 1
+        while entry.name in taken:
+            count += 1
+            entry.name = f"{base}_{count}"
+        taken.add(entry.name)
+        entries.append(entry)
+    return entries
+
+
+def _entry(file: _File, sequence: CommentedSeq, index: int, node: Any) -> _Entry:
+    position = (sequence, index)
+    if isinstance(node, str):
+        return _Entry(node, position, node, _default_name(node), None, {})
+    if not isinstance(node, CommentedMap):
+        raise file.error(f"expected a stage, found {node!r}", sequence, index)
+    keys = [key for key in node if key not in STEP_KEYS]
+    if len(keys) != 1:
+        found = ", ".join(map(str, keys)) or "none"
+        raise file.error(f"a list item names exactly one stage (and perhaps 'where' or 'name'); found {found}", node)
+    key = str(keys[0])
+    raw = node[keys[0]]
+    if raw is not None and not isinstance(raw, CommentedMap):
+        raise file.error(f"'{key}' takes a mapping of its options, found {raw!r}", node, keys[0], value=True)
+    where, name = node.get("where"), node.get("name", _default_name(key))
+    if where is not None and not isinstance(where, str):
+        raise file.error("'where' is a predicate over columns, e.g. where: domain == 'web'", node, "where", value=True)
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise file.error(f"name {name!r} must match {NAME.pattern}", node, "name", value=True)
+    return _Entry(node, position, key, name, where, _plain(raw, file) if raw is not None else {})
+
+
+def _default_name(key: str) -> str:
+    """Returns the step name of a stage that the file does not name: the stage's own, made safe for a path."""
+    return re.sub(r"[^a-z0-9_-]+", "_", key.rsplit(":", 1)[-1].lower()).strip("_-") or "stage"
+
+
+def _plain(node: Any, file: _File) -> Any:
+    """Returns ruamel's round-trip nodes as plain dicts, lists and scalars."""
+    budget = iter(range(MAX_NODES))
+
+    def convert(value: Any) -> Any:
+        if next(budget, None) is None:
+            raise ConfigError(f"{file.path}: more than {MAX_NODES} values, probably through aliases.")
+        if isinstance(value, dict):
+            return {str(key): convert(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [convert(item) for item in value]
+        for kind in (bool, int, float, str):  # ruamel subclasses these to remember how they were written
+            if isinstance(value, kind):
+                return kind(value)
+        return value
+
+    return convert(node)
+
+
+def _scalars(file: _File, root: CommentedMap) -> dict[str, Any]:
+    expected: dict[str, type | tuple[type, ...]] = {
+        "name": str, "description": str, "seed": int, "run": str,
+        "max_error_share": (int, float), "keep_rejected_text": bool,
+    }  # fmt: skip
+    values: dict[str, Any] = {"name": re.sub(r"[^a-z0-9_-]+", "_", file.path.stem.lower()).strip("_-") or "pipeline"}
+    for key, kinds in expected.items():
+        value = root.get(key)
+        if value is None:
+            continue
+        wrong = not isinstance(value, kinds) or (isinstance(value, bool) and kinds is not bool)
+        if wrong:
+            names = kinds.__name__ if isinstance(kinds, type) else "number"
+            raise file.error(f"'{key}' is a {names}, found {value!r}", root, key, value=True)
+        values[key] = _plain(value, file)
+    if not NAME.fullmatch(values["name"]):
+        raise file.error(f"name {values['name']!r} must match {NAME.pattern}", root, "name", value=True)
+    return values
+
+
+def _apply_override(override: str, root: CommentedMap, entries: list[_Entry]) -> None:
+    """Changes one value of the parsed file; ``override`` is ``seed=1`` or ``step.field.subfield=value``."""
+    target, separator, text = override.partition("=")
+    if not separator:
+        raise ConfigError(f"--set {override}: expected NAME=VALUE, e.g. --set deduplicate_minhash.bands=20")
+    try:
+        value = YAML(typ="safe", pure=True).load(text) if text else ""
+    except YAMLError as error:
+        raise ConfigError(f"--set {override}: {text!r} is not a YAML value") from error
+    first, *rest = target.split(".")
+    if not rest:
+        if first not in SCALAR_KEYS:
+            raise ConfigError(f"--set {override}: no key '{first}'{nearest(first, SCALAR_KEYS)}")
+        root[first] = value
+        return
+    names = {entry.name: entry for entry in entries}
+    if first not in names:
+        raise ConfigError(f"--set {override}: the pipeline has no step '{first}'{nearest(first, names)}")
+    entry = names[first]
+    if rest == ["where"]:
+        entry.where = value
+        return
+    # Fields may hold dotted keys themselves (apply_rules' `set: {gopher.min_words: 20}`): the rest is one key.
+    fields = entry.fields
+    if len(rest) > 1:
+        nested = fields.setdefault(rest[0], {})
+        if not isinstance(nested, dict):
+            raise ConfigError(f"--set {override}: '{first}.{rest[0]}' is not a mapping")
+        nested[".".join(rest[1:])] = value
+    else:
+        fields[rest[0]] = value
+
+
+def _build(file: _File, entry: _Entry, kinds: Any, allow_code: bool) -> Step:
+    sequence, index = entry.position
+    cls = _stage_class(file, entry, allow_code)
+    if not issubclass(cls, kinds):
+        other = "stages" if kinds is Source else "sources"
+        raise file.error(f"'{entry.key}' belongs under '{other}'", sequence, index)
+    fields = dict(entry.fields)
+    if "seed" in cls.model_fields and "seed" in file.root:
+        fields.setdefault("seed", file.root["seed"])
+    try:
+        stage = cls(**fields)
+    except ValidationError as error:
+        raise _field_error(file, entry, cls, error) from error
+    if entry.where is not None and not issubclass(cls, RowStage):
+        raise file.error("'where' works on stages that look at one document at a time", entry.node, "where")
+    return Step(entry.name, entry.key, stage, entry.where)
+
+
+def _stage_class(file: _File, entry: _Entry, allow_code: bool) -> type[Stage]:
+    sequence, index = entry.position
+    node, key = (entry.node, entry.key) if isinstance(entry.node, CommentedMap) else (sequence, index)
+    dotted = STAGES.get(entry.key)
+    if dotted is None:
+        if ":" not in entry.key:
+            raise file.error(f"unknown stage '{entry.key}'{nearest(entry.key, STAGES)}", node, key)
+        if not allow_code:
+            raise file.error(f"'{entry.key}' is code outside dataeng; add --allow-code to import and run it", node, key)
+        dotted = entry.key
+    module_name, _, class_name = dotted.partition(":")
+    try:
+        found = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise file.error(f"cannot import stage '{dotted}': {error}", node, key) from error
+    if not (isinstance(found, type) and issubclass(found, Stage)):
+        raise file.error(f"'{dotted}' is not a subclass of dataeng.stage.Stage", node, key)
+    return found
+
+
+def _field_error(file: _File, entry: _Entry, cls: type[Stage], error: ValidationError) -> ConfigError:
+    """Turns pydantic's first complaint into one that points into the file."""
+    first = error.errors()[0]
+    location = first["loc"]
+    field = str(location[0]) if location else ""
+    if first["type"] == "extra_forbidden":
+        message = f"'{entry.key}' has no option '{field}'{nearest(field, cls.model_fields)}"
+    else:
+        found = "" if first["type"] == "missing" else f", found {first['input']!r}"
+        path = ".".join(map(str, location))
+        message = f"{entry.key}.{path}: {first['msg']}{found}" if path else f"{entry.key}: {first['msg']}"
+    node = entry.node[entry.key] if isinstance(entry.node, CommentedMap) else None
+    if isinstance(node, CommentedMap) and field in node:
+        return file.error(message, node, field, value=first["type"] != "extra_forbidden")
+    sequence, index = entry.position
+    return file.error(message, sequence, index)
+
+
+def iter_steps(pipeline: Pipeline) -> Iterator[Step]:
+    """Yields every step, sources first."""
+    yield from pipeline.sources
+    yield from pipeline.steps

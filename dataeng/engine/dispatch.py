@@ -1,0 +1,89 @@
+"""Runs the tasks of one phase: keeps the workers busy, survives their deaths, and finishes what can be finished."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+
+from dataeng.engine.executor import Pool
+from dataeng.engine.records import TaskRecord
+from dataeng.engine.task import TaskSpec, run_task_safely
+
+MAX_ATTEMPTS = 3
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A task that failed for good."""
+
+    spec: TaskSpec
+    message: str
+
+
+def run_all(
+    specs: Sequence[TaskSpec], pool: Pool, done: Callable[[TaskRecord], None]
+) -> tuple[list[TaskRecord], list[Failure]]:
+    """Runs every task; a failing one does not stop the others.
+
+    A task whose worker died runs again, alone, up to `MAX_ATTEMPTS` times in all.
+    """
+    waiting = deque(specs)
+    running: dict[Future[TaskRecord | str], TaskSpec] = {}
+    records: list[TaskRecord] = []
+    failures: list[Failure] = []
+
+    def finish(spec: TaskSpec, outcome: TaskRecord | str) -> None:
+        if isinstance(outcome, str):
+            failures.append(Failure(spec, outcome))
+        else:
+            records.append(outcome)
+            done(outcome)
+
+    while waiting or running:
+        suspects: list[TaskSpec] = []
+        while waiting and len(running) < pool.workers:
+            spec = waiting.popleft()
+            try:
+                running[pool.shared().submit(run_task_safely, spec)] = spec
+            except BrokenProcessPool:
+                suspects.append(spec)
+                break
+        finished, _ = wait(running, return_when=FIRST_COMPLETED) if running else (set(), set())
+        for future in finished:
+            spec = running.pop(future)
+            try:
+                finish(spec, future.result())
+            except Exception as error:
+                if not _worker_died(error):
+                    failures.append(Failure(spec, f"{type(error).__name__}: {error}"))
+                    continue
+                suspects.append(spec)
+        if suspects:
+            suspects += running.values()
+            running.clear()
+            pool.replace_broken()
+            for spec in suspects:
+                finish(spec, _run_alone(spec, pool))
+    records.sort(key=lambda record: record.index)
+    return records, failures
+
+
+def _worker_died(error: BaseException) -> bool:
+    # Dask's KilledWorker is matched by name: distributed is an optional package.
+    return isinstance(error, BrokenProcessPool) or type(error).__name__ in ("KilledWorker", "CommClosedError")
+
+
+def _run_alone(spec: TaskSpec, pool: Pool) -> TaskRecord | str:
+    """Runs a suspect by itself; its first death was with others, so it has `MAX_ATTEMPTS` - 1 tries left."""
+    for _ in range(MAX_ATTEMPTS - 1):
+        with pool.alone() as executor:
+            try:
+                outcome: TaskRecord | str = executor.submit(run_task_safely, spec).result()
+                return outcome
+            except Exception as error:
+                if not _worker_died(error):
+                    return f"{type(error).__name__}: {error}"
+    return f"the worker process died {MAX_ATTEMPTS} times while it ran this (out of memory, or a crash in a library)"

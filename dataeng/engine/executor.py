@@ -1,0 +1,122 @@
+"""Where tasks run: in this process, in local worker processes, or on a Dask cluster. One interface for all three.
+
+Each is a `concurrent.futures.Executor`. Local workers are single-threaded processes, one per core, because WARC and
+HTML parsing hold the interpreter's lock; they are forked from a server that has the heavy imports done.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+from dataeng.errors import ConfigError
+
+SINGLE_THREADED = {
+    "POLARS_MAX_THREADS": "1",
+    "RAYON_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "NUMBA_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+PRELOAD = ["dataeng.engine.task", "dataeng.engine.preload"]
+
+
+class InlineExecutor(Executor):
+    """Runs every task at once, in this process. For debugging, tests and small jobs."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+class Pool:
+    """A way to get executors: the one that tasks share, and a fresh one for a task under suspicion.
+
+    When a worker process dies, a process pool breaks and nobody can say which of the running tasks killed it. Each
+    of them then runs alone, so that only the guilty one can be blamed.
+    """
+
+    def __init__(self, scheduler: str, workers: int) -> None:
+        self.scheduler, self.workers = scheduler, workers
+        self._dask: Any = None
+        self._cluster: Any = None
+        self._shared: Executor | None = None
+
+    def shared(self) -> Executor:
+        if self._shared is None:
+            self._shared = self._make(self.workers)
+        return self._shared
+
+    def replace_broken(self) -> None:
+        """Forgets the shared executor; the next call of `shared` starts a new one."""
+        if self._shared is not None and self._dask is None:
+            self._shared.shutdown(wait=False, cancel_futures=True)
+            self._shared = None
+
+    @contextmanager
+    def alone(self) -> Iterator[Executor]:
+        """An executor that no other task shares."""
+        if self.scheduler != "processes":
+            yield self.shared()
+            return
+        executor = self._make(1)
+        try:
+            yield executor
+        finally:
+            executor.shutdown(wait=False, cancel_futures=True)
+
+    def _make(self, workers: int) -> Executor:
+        if self.scheduler == "inline":
+            return InlineExecutor()
+        if self.scheduler == "processes":
+            os.environ.update({key: os.environ.get(key, value) for key, value in SINGLE_THREADED.items()})
+            context = multiprocessing.get_context("forkserver")
+            context.set_forkserver_preload(PRELOAD)
+            return ProcessPoolExecutor(workers, mp_context=context)
+        return self._make_dask(workers)
+
+    def _make_dask(self, workers: int) -> Executor:
+        try:
+            from distributed import Client, LocalCluster
+        except ImportError as error:
+            raise ConfigError("Dask needs the package 'distributed': pip install 'dataeng[dask]'") from error
+        if self.scheduler == "dask":
+            # Only this machine may talk to it: a Dask scheduler runs whatever it is sent.
+            self._cluster = LocalCluster(
+                n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, env=SINGLE_THREADED
+            )
+            self._dask = Client(self._cluster)
+        else:
+            try:
+                self._dask = Client(self.scheduler, timeout="10s")
+            except (OSError, ValueError) as error:
+                raise ConfigError(f"cannot reach the Dask scheduler {self.scheduler}: {error}") from error
+        executor: Executor = self._dask.get_executor(pure=False, retries=0)
+        return executor
+
+    def close(self) -> None:
+        """Ends all workers."""
+        if self._shared is not None:
+            self._shared.shutdown(wait=False, cancel_futures=True)
+            self._shared = None
+        if self._dask is not None:
+            self._dask.close()
+        if self._cluster is not None:
+            self._cluster.close()
+
+
+def check_scheduler(scheduler: str) -> None:
+    """Raises `ConfigError` unless ``scheduler`` is one that we know."""
+    if scheduler not in ("inline", "processes", "dask") and "://" not in scheduler:
+        raise ConfigError(
+            f"unknown scheduler '{scheduler}'; expected inline, processes, dask (starts a local cluster), "
+            "or the address of a running one, e.g. tcp://host:8786"
+        )

@@ -1,0 +1,152 @@
+"""One task, from description to committed record. Runs anywhere: in this process, a worker, or a Dask cluster.
+
+Only descriptions, paths and counts travel between processes; documents never do.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from dataeng.config import Step
+from dataeng.engine.exchange import PARTITION, TableSlice, read_slices, write_partitioned
+from dataeng.engine.ledger import StageCount
+from dataeng.engine.outputs import TaskOutputs, now
+from dataeng.engine.records import TaskRecord, damaged_file, read_record, write_record
+from dataeng.engine.rows import RowTask, RowTaskInput, stage_key
+from dataeng.errors import DataengError, TaskError
+from dataeng.plan import Phase, Task
+from dataeng.stage import ExchangeStage, Source, Stage
+
+_ready: dict[str, Stage] = {}
+"""Stages that this process has set up: models are loaded once, not once per task."""
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """A task with everything that a worker needs to run it."""
+
+    run_dir: str
+    phase: Phase
+    task: Task
+    documents: str | None = None
+    slices: tuple[TableSlice, ...] = ()
+    keep_rejected_text: bool = True
+    max_error_share: float = 0.05
+    import_path: tuple[str, ...] = ()
+    """Folders that stages from outside dataeng are imported from."""
+
+    @property
+    def label(self) -> str:
+        """What the task reads, for people."""
+        if self.task.file is not None:
+            return self.task.file.path
+        return self.documents or f"partition {self.task.index}"
+
+
+def run_task(spec: TaskSpec) -> TaskRecord:
+    """Runs a task and commits it. If it was committed already (by an attempt whose answer was lost), returns that."""
+    run_dir = Path(spec.run_dir)
+    done = read_record(run_dir, spec.phase.name, spec.task.index)
+    if done is not None and done.fingerprint == spec.task.fingerprint and damaged_file(run_dir, done) is None:
+        return done
+    outputs = TaskOutputs(run_dir)
+    start = now()
+    try:
+        counts, shards = _run_rows(spec, outputs) if spec.phase.kind == "rows" else _run_reduce(spec, outputs)
+        files = outputs.commit()
+    except BaseException:
+        outputs.discard()
+        raise
+    record = TaskRecord(
+        phase=spec.phase.name,
+        index=spec.task.index,
+        fingerprint=spec.task.fingerprint,
+        token=secrets.token_hex(8),
+        input=spec.label,
+        files=files,
+        counts=counts,
+        shards=shards,
+        seconds=round(now() - start, 4),
+    )
+    write_record(run_dir, record)
+    return record
+
+
+def _stages(spec: TaskSpec, steps: tuple[Step, ...]) -> dict[str, Stage]:
+    """Returns the phase's stages, set up, by step name."""
+    artifacts = {name: Path(spec.run_dir) / file for name, file in spec.phase.artifacts.items()}
+    stages = {}
+    for step in steps:
+        key = stage_key(step, artifacts)
+        if key not in _ready:
+            step.stage.setup(artifacts)
+            _ready[key] = step.stage
+        stages[step.name] = _ready[key]
+    return stages
+
+
+def _run_rows(spec: TaskSpec, outputs: TaskOutputs) -> tuple[dict[str, StageCount], dict[str, list[dict[str, Any]]]]:
+    phase = spec.phase
+    sources = (spec.task.source,) if spec.task.source else ()
+    rows = tuple(step for step in phase.steps if not isinstance(step.stage, Source))
+    ends = (phase.emits_to,) if phase.emits_to else ()
+    stages = _stages(spec, (*sources, *rows, *ends, *phase.sinks))
+    given = RowTaskInput(spec.documents, spec.slices)
+    task = RowTask(
+        Path(spec.run_dir), phase, spec.task, given, outputs, spec.keep_rejected_text, spec.max_error_share, stages
+    )
+    return task.run()
+
+
+def _run_reduce(spec: TaskSpec, outputs: TaskOutputs) -> tuple[dict[str, StageCount], dict[str, list[dict[str, Any]]]]:
+    phase, step = spec.phase, spec.phase.exchange
+    assert step is not None
+    stage = _stages(spec, (step,))[step.name]
+    assert isinstance(stage, ExchangeStage)
+    start = now()
+    table = read_slices(Path(spec.run_dir), spec.slices)
+    last = phase.exchange_step == len(stage.steps()) - 1
+    result = pl.DataFrame() if table is None else stage.reduce(phase.exchange_step, table, outputs)
+    key = "part" if last else PARTITION
+    if result.height:
+        _check_result(step, result, key, last)
+    else:
+        result = pl.DataFrame(schema={key: pl.UInt32()})
+    name = (
+        f"dedup/{step.name}/{spec.task.index:05d}.parquet"
+        if last
+        else f"exchange/{phase.name}/{spec.task.index:05d}.parquet"
+    )
+    write_partitioned(outputs, "exchange", name, result, key)
+    count = StageCount(seconds=now() - start)
+    return {phase.name: count}, {}
+
+
+def _check_result(step: Step, result: pl.DataFrame, key: str, last: bool) -> None:
+    needed: Mapping[str, Any] = {key: pl.UInt32()}
+    if last:
+        needed = {"part": pl.UInt32(), "row": pl.UInt32(), "reason": pl.String(), "detail": pl.String()}
+    for column, dtype in needed.items():
+        if result.schema.get(column) != dtype:
+            found = result.schema.get(column, "missing")
+            raise TaskError(f"'{step.name}' reduced to a table whose '{column}' is {found}; expected {dtype}.")
+
+
+def run_task_safely(spec: TaskSpec) -> TaskRecord | str:
+    """Like `run_task`, but returns the message of a failure that is about the task and not about the worker."""
+    for folder in spec.import_path:
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
+    try:
+        return run_task(spec)
+    except DataengError as error:
+        return str(error)
+    except OSError as error:
+        return f"{type(error).__name__}: {error}"

@@ -1,0 +1,325 @@
+"""From a pipeline to phases and tasks with fingerprints. Pure: looks at the input's names and sizes, runs nothing.
+
+    sources, stages ─► phases ─► tasks
+
+A *row phase* reads files (or the documents of the row phase before it), takes them through stages one batch at a
+time, and ends by emitting rows to an exchange, by a sink, or with the documents themselves. A *reduce phase* is one
+step of an exchange, one task per partition. Task i of every row phase holds the documents of input file i.
+
+The fingerprint of a task covers the configuration and version of every stage in its phase, the versions of the
+libraries that decide their output, the content of their model files, and the fingerprints of what the task reads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import inspect
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+
+from dataeng.config import Pipeline, Step
+from dataeng.document import DETAIL, IDENTITY, REASON
+from dataeng.errors import ConfigError, InputError, PlanError, nearest
+from dataeng.formats.atomic import sha256_file
+from dataeng.predicate import parse_predicate
+from dataeng.stage import Columns, ExchangeStage, InputFile, RowStage, Sink, Source
+from dataeng.stages import STAGES
+
+ENGINE_VERSION = 1
+"""Raise it when the engine itself writes something different for the same stages."""
+
+Schema = dict[str, pl.DataType]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A group of tasks that can run side by side, once all phases before it are complete."""
+
+    name: str
+    kind: Literal["rows", "reduce"]
+    steps: tuple[Step, ...] = ()
+    """Row stages, in order; for the first phase, its sources come first."""
+    reads_documents_of: str | None = None
+    """The row phase whose documents this one reads; None for the first, which reads files."""
+    applies: Step | None = None
+    """The exchange whose verdicts are applied first."""
+    emits_to: Step | None = None
+    sinks: tuple[Step, ...] = ()
+    exchange: Step | None = None
+    """For a reduce phase: the exchange, and which of its steps this is."""
+    exchange_step: int = 0
+    exchange_phase: str | None = None
+    """Whose tables a reduce phase reads, or whose verdicts a row phase applies: a phase's name."""
+    schema: Mapping[str, pl.DataType] = field(default_factory=dict)
+    """Columns of the documents when they leave a row phase."""
+    signals: Mapping[str, pl.DataType] = field(default_factory=dict)
+    """Signals that this phase adds."""
+    artifacts: Mapping[str, str] = field(default_factory=dict)
+    """Artifacts made by earlier phases that stages here may use: name → file relative to the run folder."""
+    artifact_phases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Task:
+    """One unit of work: an input file (or a part, or a partition) through one phase."""
+
+    phase: str
+    index: int
+    fingerprint: str
+    source: Step | None = None
+    file: InputFile | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is known before anything runs."""
+
+    pipeline: Pipeline
+    phases: tuple[Phase, ...]
+    tasks: Mapping[str, tuple[Task, ...]]
+    recipes: Mapping[str, dict[str, Any]]
+    """Phase name → what its fingerprint is made of, for saying why it runs again."""
+
+    def phase(self, name: str) -> Phase:
+        return next(phase for phase in self.phases if phase.name == name)
+
+    @property
+    def final_documents(self) -> Phase:
+        """The last row phase: what it leaves is the run's result."""
+        return [phase for phase in self.phases if phase.kind == "rows"][-1]
+
+
+def make_plan(pipeline: Pipeline) -> Plan:
+    """Expands a pipeline into phases and tasks.
+
+    Raises:
+      PlanError: a missing column, an unknown name in a predicate, an artifact nobody makes, stages out of order.
+      InputError: a source without files.
+    """
+    phases = _split_into_phases(pipeline)
+    phases = _fold_schemas(pipeline, phases)
+    files = [(step, file) for step in pipeline.sources for file in _source_files(pipeline, step)]
+    tasks: dict[str, tuple[Task, ...]] = {}
+    recipes: dict[str, dict[str, Any]] = {}
+    for phase in phases:
+        recipes[phase.name] = _recipe(pipeline, phase, files)
+        tasks[phase.name] = _tasks(phase, recipes[phase.name], tasks, files)
+    return Plan(pipeline, tuple(phases), tasks, recipes)
+
+
+def _source_files(pipeline: Pipeline, step: Step) -> list[InputFile]:
+    source = step.stage
+    assert isinstance(source, Source)
+    files = source.files(pipeline.base)
+    if not files:
+        raise InputError(f"{step.name} found no input files (patterns start at {pipeline.base}).")
+    return files
+
+
+def _split_into_phases(pipeline: Pipeline) -> list[Phase]:
+    """Cuts the list of steps at every exchange."""
+    phases: list[Phase] = []
+    rows: list[Step] = list(pipeline.sources)
+    sinks: list[Step] = []
+    pending: Step | None = None  # the exchange whose verdicts the next row phase applies
+    verdicts: str | None = None
+    documents: str | None = None
+    artifacts: dict[str, str] = {}
+    makers: list[str] = []
+
+    def close(emits_to: Step | None) -> None:
+        nonlocal documents
+        name = "read" if pending is None else f"{pending.name}.apply"
+        phases.append(
+            Phase(
+                name,
+                "rows",
+                tuple(rows),
+                documents,
+                pending,
+                emits_to,
+                tuple(sinks),
+                exchange_phase=verdicts,
+                artifacts=dict(artifacts),
+                artifact_phases=tuple(makers),
+            )
+        )
+        documents = name
+
+    for step in pipeline.steps:
+        stage = step.stage
+        if sinks and not isinstance(stage, Sink):
+            raise PlanError(f"'{step.name}' comes after the sink '{sinks[-1].name}'; sinks end a pipeline.")
+        for needed in stage.needs_artifacts():
+            if needed not in artifacts:
+                raise PlanError(f"'{step.name}' needs the artifact '{needed}', which no stage before it makes.")
+        if isinstance(stage, RowStage):
+            rows.append(step)
+        elif isinstance(stage, Sink):
+            sinks.append(step)
+        elif isinstance(stage, ExchangeStage):
+            close(step)
+            previous = phases[-1].name
+            for number, step_name in enumerate(stage.steps()):
+                name = f"{step.name}.{step_name}"
+                phases.append(
+                    Phase(
+                        name,
+                        "reduce",
+                        exchange=step,
+                        exchange_step=number,
+                        exchange_phase=previous,
+                        artifacts=dict(artifacts),
+                        artifact_phases=tuple(makers),
+                    )
+                )
+                previous = name
+            pending, verdicts, rows = step, previous, []
+            artifacts.update(stage.artifacts())
+            if stage.artifacts():
+                makers.append(previous)
+    close(None)
+    return phases
+
+
+def _fold_schemas(pipeline: Pipeline, phases: list[Phase]) -> list[Phase]:
+    """Takes the columns through every stage; a column that is missing anywhere stops the plan here."""
+    schema: Schema = {}
+    folded = []
+    for phase in phases:
+        if phase.kind == "reduce":
+            folded.append(phase)
+            continue
+        signals: Schema = {}
+        row_steps = phase.steps
+        if phase.reads_documents_of is None:
+            schema = dict(IDENTITY)
+            for step in pipeline.sources:
+                _merge(schema, {**step.stage.columns().adds, **step.stage.columns().signals}, step)
+                signals.update(step.stage.columns().signals)
+            row_steps = phase.steps[len(pipeline.sources) :]
+        for step in row_steps:
+            columns = _checked_columns(step, schema)
+            _merge(schema, {**columns.adds, **columns.signals}, step)
+            signals.update(columns.signals)
+            for column in columns.removes:
+                schema.pop(column, None)
+        for end in (*([phase.emits_to] if phase.emits_to else []), *phase.sinks):
+            _checked_columns(end, schema)
+        folded.append(Phase(**{**phase.__dict__, "schema": dict(schema), "signals": signals}))
+    return folded
+
+
+def _checked_columns(step: Step, schema: Schema) -> Columns:
+    try:
+        columns = step.stage.columns()
+        predicate = parse_predicate(step.where) if step.where else None
+    except ConfigError as error:
+        raise PlanError(f"'{step.name}': {error}") from error
+    for column in (*columns.reads, *(sorted(predicate.columns) if predicate else ())):
+        if column not in schema:
+            raise PlanError(f"'{step.name}' reads the column '{column}', which is not there{nearest(column, schema)}")
+    return columns
+
+
+def _merge(schema: Schema, added: Mapping[str, pl.DataType], step: Step) -> None:
+    for column, dtype in added.items():
+        if column in (REASON, DETAIL):
+            raise PlanError(f"'{step.name}' adds the column '{column}', which the engine keeps for itself.")
+        if column in schema and schema[column] != dtype:
+            raise PlanError(f"'{step.name}' adds '{column}' as {dtype}; it is already there as {schema[column]}.")
+        schema[column] = dtype
+
+
+def _recipe(pipeline: Pipeline, phase: Phase, files: list[tuple[Step, InputFile]]) -> dict[str, Any]:
+    """Returns what decides a phase's output, apart from the data that it reads."""
+    named = [
+        ("", phase.steps),
+        ("apply:", (phase.applies,)),
+        ("emit:", (phase.emits_to,)),
+        ("sink:", phase.sinks),
+        ("reduce:", (phase.exchange,)),
+    ]
+    steps = {prefix + step.name: _step_recipe(step) for prefix, group in named for step in group if step is not None}
+    recipe: dict[str, Any] = {
+        "engine": ENGINE_VERSION,
+        "kind": phase.kind,
+        "keep_rejected_text": pipeline.keep_rejected_text,
+        "steps": steps,
+        "exchange_step": phase.exchange_step,
+    }
+    if phase.kind == "rows" and phase.reads_documents_of is None:
+        recipe["input"] = {f"{step.name}:{file.name}": [file.size_bytes, file.modified_ns] for step, file in files}
+    return recipe
+
+
+def _step_recipe(step: Step) -> dict[str, Any]:
+    stage = step.stage
+    return {
+        "stage": step.key,
+        "config": json.loads(stage.model_dump_json()),
+        "where": step.where,
+        "version": stage.version if step.key in STAGES else _source_hash(type(stage)),
+        "libraries": {name: _library_version(name) for name in stage.libraries},
+        "models": {path.name: sha256_file(path) for path in stage.model_files()},
+    }
+
+
+@lru_cache(maxsize=256)
+def _library_version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _source_hash(cls: type) -> str:
+    """Returns a hash of the module of a stage that is not ours: its author need not think of versions."""
+    try:
+        return hashlib.sha256(Path(inspect.getfile(cls)).read_bytes()).hexdigest()[:16]
+    except (OSError, TypeError):
+        return "unknown"
+
+
+def _tasks(
+    phase: Phase, recipe: dict[str, Any], before: Mapping[str, tuple[Task, ...]], files: list[tuple[Step, InputFile]]
+) -> tuple[Task, ...]:
+    # The first phase's input is fingerprinted file by file, so that a new file makes one new task.
+    base = digest({key: value for key, value in recipe.items() if key != "input"})
+    shared = [_phase_digest(before[name]) for name in phase.artifact_phases]
+    if phase.exchange_phase is not None:
+        shared.append(_phase_digest(before[phase.exchange_phase]))
+    if phase.kind == "reduce":
+        stage = phase.exchange.stage if phase.exchange else None
+        assert isinstance(stage, ExchangeStage)
+        count = stage.step_partitions(phase.exchange_step)
+        return tuple(Task(phase.name, index, digest([base, shared, index])) for index in range(count))
+    if phase.reads_documents_of is not None:
+        upstream = before[phase.reads_documents_of]
+        return tuple(Task(phase.name, task.index, digest([base, shared, task.fingerprint])) for task in upstream)
+    return tuple(
+        Task(
+            phase.name,
+            index,
+            digest([base, shared, index, step.name, file.name, file.size_bytes, file.modified_ns]),
+            step,
+            file,
+        )
+        for index, (step, file) in enumerate(files)
+    )
+
+
+def _phase_digest(tasks: tuple[Task, ...]) -> str:
+    return digest([task.fingerprint for task in tasks])
+
+
+def digest(value: Any) -> str:
+    """Returns 32 hex digits that stand for any JSON-able value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:32]

@@ -1,0 +1,70 @@
+"""The stages and their options, read from the classes themselves."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Iterator
+
+from pydantic_core import PydanticUndefined
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from dataeng.errors import ConfigError, nearest
+from dataeng.stage import ExchangeStage, Sink, Source, Stage
+from dataeng.stages import STAGES
+
+
+def stage_class(name: str) -> type[Stage]:
+    """Returns the class of a registered stage."""
+    if name not in STAGES:
+        raise ConfigError(f"unknown stage '{name}'{nearest(name, STAGES)}")
+    module, _, cls = STAGES[name].partition(":")
+    found: type[Stage] = getattr(importlib.import_module(module), cls)
+    return found
+
+
+def kind(cls: type[Stage]) -> str:
+    """Returns what a stage is: a source, a row stage, an exchange or a sink."""
+    for base, word in ((Source, "source"), (ExchangeStage, "corpus-wide"), (Sink, "sink")):
+        if issubclass(cls, base):
+            return word
+    return "row"
+
+
+def summary(cls: type[Stage]) -> str:
+    """Returns the first sentence of a stage's docstring."""
+    return " ".join(inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0].split())
+
+
+def options(cls: type[Stage]) -> Iterator[tuple[str, str, str, str]]:
+    """Yields name, type, default and description of every option."""
+    for name, info in cls.model_fields.items():
+        annotation = inspect.formatannotation(info.annotation).replace("typing.", "")
+        default = (
+            "required" if info.default is PydanticUndefined and info.default_factory is None else repr(info.default)
+        )
+        yield name, annotation, default, info.description or ""
+
+
+def print_stages(console: Console) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("stage", "kind", "what it does"):
+        table.add_column(column, overflow="fold")
+    for name in STAGES:
+        cls = stage_class(name)
+        table.add_row(name, kind(cls), escape(summary(cls)))
+    console.print(table)
+
+
+def print_stage(console: Console, name: str) -> None:
+    cls = stage_class(name)
+    console.print(escape(inspect.cleandoc(cls.__doc__ or "")), highlight=False)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("option", "type", "default", ""):
+        table.add_column(column, overflow="fold")
+    for row in options(cls):
+        table.add_row(*(escape(cell) for cell in row))
+    console.print()
+    console.print(table)

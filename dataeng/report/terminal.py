@@ -1,0 +1,189 @@
+"""What a person sees in a terminal: the plan, live progress, the funnel, and a document's story."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from dataeng.engine.records import TaskRecord
+from dataeng.engine.reuse import PhaseState
+from dataeng.plan import Phase, Plan
+from dataeng.report.explain import Story
+from dataeng.report.funnel import FunnelRow
+
+PLAIN_SECONDS = 30.0  # off a terminal, at most one line of progress in so many seconds
+REASONS_SHOWN = 6
+TEXT_SHOWN = 1500
+
+
+def size(num_bytes: float) -> str:
+    """Returns a size for people: 1.2 MB."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if num_bytes < 1000 or unit == "TB":
+            return f"{num_bytes:,.0f} {unit}" if unit == "B" else f"{num_bytes:,.1f} {unit}"
+        num_bytes /= 1000
+    raise AssertionError("unreachable")
+
+
+class LiveProgress:
+    """Shows what a run is doing: bars on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._bars: Progress | None = None
+        if console.is_terminal:
+            self._bars = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("[dim]{task.fields[note]}"),
+                TimeElapsedColumn(),
+                console=console,
+            )
+        self._task: TaskID | None = None
+        self._num_tasks = self._done = self._documents = 0
+        self._phase = ""
+        self._last_line = time.monotonic()
+
+    def __enter__(self) -> LiveProgress:
+        if self._bars:
+            self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bars:
+            self._bars.stop()
+
+    def phase_started(self, state: PhaseState, num_tasks: int) -> None:
+        self._phase, self._num_tasks, self._done, self._documents = state.phase.name, num_tasks, len(state.done), 0
+        if self._bars:
+            self._task = self._bars.add_task(escape(self._phase), total=num_tasks, completed=self._done, note="")
+        again = [reason for reason in state.reasons if reason != "not run yet"]
+        if again:
+            self.message(f"{self._phase} runs again: {'; '.join(again[:3])}")
+
+    def task_done(self, record: TaskRecord) -> None:
+        self._done += 1
+        first = next(iter(record.counts.values()), None)
+        self._documents += first.documents_in if first else 0
+        note = f"{self._documents:,} documents" if self._documents else ""
+        if self._bars and self._task is not None:
+            self._bars.update(self._task, completed=self._done, note=note)
+        elif time.monotonic() - self._last_line > PLAIN_SECONDS:
+            self.message(f"{self._phase}: {self._done} of {self._num_tasks} tasks{', ' + note if note else ''}")
+
+    def phase_done(self, phase: Phase, seconds: float) -> None:
+        if not self._bars:
+            self.message(f"{phase.name}: {self._num_tasks} tasks, {seconds:.1f} s")
+
+    def message(self, text: str) -> None:
+        self._last_line = time.monotonic()
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def plan_table(plan: Plan, states: Sequence[PhaseState]) -> Table:
+    """Returns the plan as a table: phases, tasks, fingerprints, and what would be reused or run, and why."""
+    table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
+    for column in ("phase", "what it does", "tasks", "fingerprint", "state"):
+        table.add_column(column, overflow="fold")
+    for state in states:
+        phase = state.phase
+        tasks = plan.tasks[phase.name]
+        if state.complete:
+            verdict = "[green]reuse"
+        else:
+            why = "; ".join(escape(reason) for reason in state.reasons[:3])
+            verdict = f"[yellow]run {len(state.todo)}[/], reuse {len(state.done)}: {why}"
+        fingerprint = tasks[0].fingerprint[:8] + (f"…{tasks[-1].fingerprint[:8]}" if len(tasks) > 1 else "")
+        table.add_row(phase.name, " → ".join(_stations(phase)), str(len(tasks)), fingerprint, verdict)
+    return table
+
+
+def _stations(phase: Phase) -> list[str]:
+    if phase.kind == "reduce":
+        return [f"one task per partition of {phase.exchange.name if phase.exchange else ''}"]
+    stations = [f"apply {phase.applies.name}"] if phase.applies else []
+    stations += [step.name for step in phase.steps]
+    stations += [f"emit to {phase.emits_to.name}"] if phase.emits_to else []
+    return stations + [step.name for step in phase.sinks]
+
+
+def funnel_table(rows: Sequence[FunnelRow]) -> Table:
+    """Returns the funnel; stations that only pass documents on are left out."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("stage")
+    for column in ("documents in", "bytes in", "kept", "bytes kept", "seconds"):
+        table.add_column(column, justify="right")
+    table.add_column("dropped by reason", overflow="fold")
+    for row in rows:
+        count = row.count
+        if count.documents_in == 0:
+            continue
+        reasons = sorted(count.dropped.items(), key=lambda item: (-item[1][0], item[0]))
+        shown = [f"{escape(reason)} {documents:,}" for reason, (documents, _) in reasons[:REASONS_SHOWN]]
+        if len(reasons) > REASONS_SHOWN:
+            shown.append(f"{len(reasons) - REASONS_SHOWN} more reasons")
+        table.add_row(
+            row.stage,
+            f"{count.documents_in:,}",
+            size(count.bytes_in),
+            f"{count.documents_kept:,}",
+            size(count.bytes_kept),
+            f"{count.seconds:.1f}",
+            ", ".join(shown) or "[dim]–",
+        )
+    return table
+
+
+def print_rows(console: Console, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Prints the answer to a query."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for index, column in enumerate(columns):
+        numbers = bool(rows) and all(isinstance(row[index], int | float) for row in rows if row[index] is not None)
+        table.add_column(escape(column), justify="right" if numbers else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    console.print(table)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "[dim]null"
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return _visible(text if len(text) <= 500 else text[:499] + "…")
+
+
+def print_story(console: Console, story: Story) -> None:
+    """Prints what a run knows about one document."""
+    style = "green" if story.outcome == "kept" else "yellow"
+    console.print(f"[bold {style}]{escape(story.outcome)}", highlight=False)
+    _print_pairs(console, story.identity)
+    for title, values in (("pack", story.pack), ("evidence", story.evidence), ("signals", story.signals)):
+        if values:
+            console.print(f"\n[bold]{title}")
+            _print_pairs(console, values)
+    if story.removed_for_it:
+        console.print(f"\n[bold]{len(story.removed_for_it)} duplicates were dropped in its favour")
+        for identifier in story.removed_for_it[:10]:
+            console.print(f"  {identifier}", highlight=False)
+    if story.text:
+        more = f"\n… {len(story.text) - TEXT_SHOWN:,} more characters" if len(story.text) > TEXT_SHOWN else ""
+        console.print(Panel(_visible(story.text[:TEXT_SHOWN]) + more, title="text"))
+
+
+def _visible(text: str) -> str:
+    """Crawled text can hold escape sequences for terminals: they are shown, not run."""
+    return escape("".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text))
+
+
+def _print_pairs(console: Console, values: Mapping[str, object]) -> None:
+    width = max((len(key) for key in values), default=0)
+    for key, value in values.items():
+        console.print(f"  [dim]{key.ljust(width)}[/]  {_cell(value)}", highlight=False, soft_wrap=True)
