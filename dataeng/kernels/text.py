@@ -1,0 +1,185 @@
+"""What all text kernels share: Arrow buffers, UTF-8 decoding, 8-byte loads and hashing.
+
+A column of texts is two arrays: ``data`` (uint8, all texts back to back) and ``offsets`` (int64, one more than there
+are texts); text ``i`` is ``data[offsets[i]:offsets[i + 1]]``. Kernels read them in place.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numba import types
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+from dataeng.kernels.compiling import inlined
+
+if TYPE_CHECKING:
+    import polars as pl
+    import pyarrow as pa
+
+#: Table size that any value which `decode` can return fits in, valid UTF-8 or not.
+CODE_POINT_LIMIT = 0x200000
+
+#: Texts of 2 GiB and more would overflow the 32-bit positions inside kernels.
+TEXT_BYTES_LIMIT = 2**31 - 64
+
+
+class TextBuffers(NamedTuple):
+    """A column of texts as kernels take it. Both arrays are read-only views."""
+
+    data: NDArray[np.uint8]
+    offsets: NDArray[np.int64]
+
+    @property
+    def num_texts(self) -> int:
+        return len(self.offsets) - 1
+
+
+def text_buffers(column: pl.Series | pa.Array | pa.ChunkedArray) -> TextBuffers:
+    """Returns the buffers of a string column, without copying where the column is one ``large_string`` array.
+
+    A null counts as an empty text. Sliced and chunked columns are handled.
+
+    Raises:
+      TypeError: the column is not of strings.
+      ValueError: a text is not valid UTF-8, or has 2 GiB or more.
+    """
+    import polars as pl
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if isinstance(column, pl.Series):
+        if column.dtype != pl.String:
+            raise TypeError(f"expected a column of strings, got {column.dtype}")
+        array = column.to_arrow()  # Polars has checked the UTF-8 already
+    else:
+        array = column
+        array.validate(full=True)  # raises ArrowInvalid, a ValueError, for broken UTF-8 or offsets
+    if isinstance(array, pa.ChunkedArray):
+        array = array.combine_chunks()
+        if isinstance(array, pa.ChunkedArray):  # older versions return one for an empty column
+            array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], pa.large_string())
+    if not (pa.types.is_string(array.type) or pa.types.is_large_string(array.type) or array.type == pa.string_view()):
+        raise TypeError(f"expected a column of strings, got {array.type}")
+    if not pa.types.is_large_string(array.type):
+        array = array.cast(pa.large_string())
+    if array.null_count:
+        array = pc.fill_null(array, "")
+    return _buffers_of_large_string(array)
+
+
+def _buffers_of_large_string(array: Any) -> TextBuffers:
+    _, offsets_buffer, data_buffer = array.buffers()
+    if len(array) == 0 or offsets_buffer is None:
+        offsets = np.zeros(1, np.int64)
+    else:
+        offsets = np.frombuffer(offsets_buffer, np.int64)[array.offset : array.offset + len(array) + 1]
+    data = np.zeros(0, np.uint8) if data_buffer is None else np.frombuffer(data_buffer, np.uint8)
+    if len(array) and int(np.diff(offsets).max()) > TEXT_BYTES_LIMIT:
+        raise ValueError("a text of 2 GiB or more cannot be measured; split it first")
+    # One array type, whatever the buffers came from: each further type would be compiled anew.
+    data, offsets = data.view(), offsets.view()
+    data.flags.writeable = False
+    offsets.flags.writeable = False
+    return TextBuffers(data, offsets)
+
+
+@intrinsic
+def load64(typing_context: Any, array: Any, position: Any) -> Any:
+    """Reads 8 bytes of a uint8 array at any position as one little-endian uint64; the caller checks the bounds."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        from llvmlite import ir
+
+        buffer = context.make_array(signature.args[0])(context, builder, arguments[0])
+        address = builder.gep(buffer.data, [arguments[1]])
+        return builder.load(builder.bitcast(address, ir.IntType(64).as_pointer()), align=1)
+
+    return types.uint64(array, types.int64), generate
+
+
+MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+FINAL_MULTIPLIER = np.uint64(0xD6E8FEB86659FD93)
+HASH_START = np.uint64(0x243F6A8885A308D3)
+U32 = np.uint64(32)
+U8 = np.uint64(8)
+ONE = np.uint64(1)
+
+
+@inlined
+def mix(state: np.uint64, word: np.uint64) -> np.uint64:
+    """Takes 8 more bytes into a running hash."""
+    state = (state ^ word) * MULTIPLIER
+    return state ^ (state >> U32)
+
+
+@inlined
+def hash_bytes(data: NDArray[np.uint8], start: int, stop: int) -> np.uint64:
+    """Returns a 64-bit hash of ``data[start:stop]``, never 0, for tables inside one kernel call.
+
+    Not for storage: the algorithm may change. Stored hashes come from `dataeng.kernels.hashing`.
+    """
+    state = HASH_START ^ np.uint64(stop - start)
+    i = start
+    while stop - i > 8:
+        state = mix(state, load64(data, i))
+        i += 8
+    rest = stop - i
+    if i + 8 <= data.shape[0]:
+        word = load64(data, i)
+        if rest < 8:
+            word = word & ((ONE << (U8 * np.uint64(rest))) - ONE)
+    else:
+        word = np.uint64(0)
+        for j in range(rest):
+            word |= np.uint64(data[i + j]) << (U8 * np.uint64(j))
+    state = mix(state, word) * FINAL_MULTIPLIER
+    return (state ^ (state >> U32)) | ONE
+
+
+@inlined
+def decode(data: NDArray[np.uint8], i: int, stop: int) -> tuple[int, int]:
+    """Returns the code point that starts at the non-ASCII byte ``data[i]`` and its length in bytes.
+
+    Never reads at or after ``stop``, and never returns a value of `CODE_POINT_LIMIT` or more, whatever the bytes are.
+    """
+    last = stop - 1
+    first = np.int64(data[i])
+    second = np.int64(data[min(i + 1, last)]) & 0x3F
+    if first < 0xE0:
+        return ((first & 0x1F) << 6) | second, 2
+    third = np.int64(data[min(i + 2, last)]) & 0x3F
+    if first < 0xF0:
+        return ((first & 0x0F) << 12) | (second << 6) | third, 3
+    fourth = np.int64(data[min(i + 3, last)]) & 0x3F
+    return ((first & 0x07) << 18) | (second << 12) | (third << 6) | fourth, 4
+
+
+@inlined
+def previous_character(data: NDArray[np.uint8], i: int, start: int) -> int:
+    """Returns where the character that ends before ``i`` begins; ``start`` is the first byte of the text."""
+    i -= 1
+    while i > start and data[i] & 0xC0 == 0x80:
+        i -= 1
+    return i
+
+
+@inlined
+def clear_table(table: NDArray[np.uint64], num_entries: int) -> np.uint64:
+    """Empties enough of a hash table for ``num_entries`` and returns the mask of its slots (a power of two, minus 1)."""
+    size = 8
+    while size < 2 * num_entries:
+        size *= 2
+    for slot in range(size):
+        table[slot] = 0
+    return np.uint64(size - 1)
+
+
+def table_size(num_entries: int) -> int:
+    """Returns how many slots `clear_table` may use for this many entries."""
+    size = 8
+    while size < 2 * num_entries:
+        size *= 2
+    return size
