@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -58,7 +59,7 @@ def run_all(
                 finish(spec, future.result())
             except Exception as error:
                 if not _worker_died(error):
-                    failures.append(Failure(spec, f"{type(error).__name__}: {error}"))
+                    failures.append(Failure(spec, _unexpected(error)))
                     continue
                 suspects.append(spec)
         if suspects:
@@ -76,6 +77,14 @@ def _worker_died(error: BaseException) -> bool:
     return isinstance(error, BrokenProcessPool) or type(error).__name__ in ("KilledWorker", "CommClosedError")
 
 
+def _unexpected(error: BaseException) -> str:
+    """Says what went wrong and where, for an error that no stage or file explains."""
+    frames = traceback.extract_tb(error.__traceback__)
+    cause = str(error.__cause__ or "")  # a worker's traceback arrives as text
+    where = cause.strip().splitlines()[-3:-1] if cause else [f"{f.filename}:{f.lineno}" for f in frames[-1:]]
+    return f"{type(error).__name__}: {error} ({' '.join(line.strip() for line in where)})"
+
+
 def _run_alone(spec: TaskSpec, pool: Pool) -> TaskRecord | str:
     """Runs a suspect by itself; its first death was with others, so it has `MAX_ATTEMPTS` - 1 tries left."""
     for _ in range(MAX_ATTEMPTS - 1):
@@ -85,5 +94,5 @@ def _run_alone(spec: TaskSpec, pool: Pool) -> TaskRecord | str:
                 return outcome
             except Exception as error:
                 if not _worker_died(error):
-                    return f"{type(error).__name__}: {error}"
+                    return _unexpected(error)
     return f"the worker process died {MAX_ATTEMPTS} times while it ran this (out of memory, or a crash in a library)"

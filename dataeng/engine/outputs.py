@@ -73,7 +73,7 @@ class TableWriter:
         if frame.height == 0:
             return
         missing = [pl.lit(None, dtype=dtype).alias(c) for c, dtype in self.schema.items() if c not in frame.columns]
-        frame = frame.with_columns(missing).select(self.schema)
+        frame = frame.with_columns(missing).select(list(self.schema))
         self._buffer.append(frame)
         self._rows += frame.height
         self.num_rows += frame.height

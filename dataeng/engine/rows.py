@@ -198,7 +198,7 @@ class RowTask:
         expected = {c: dtype for c, dtype in batch.schema.items() if c not in columns.removes}
         expected = {**expected, **columns.adds, **columns.signals, REASON: pl.String(), DETAIL: pl.String()}
         conform(result, expected, step, batch)
-        return result.select(expected)
+        return result.select(list(expected))
 
     def _broken(self, step: Step, batch: pl.DataFrame, kind: str, message: str) -> pl.DataFrame:
         columns = step.stage.columns()

@@ -177,7 +177,8 @@ class _Runner:
 
 
 def _describe(failures: list[Failure], num_tasks: int) -> str:
-    lines = [f"{len(failures)} of {num_tasks} tasks failed; the others were finished and will be reused."]
+    rest = "; the others were finished and will be reused" if len(failures) < num_tasks else ""
+    lines = [f"{len(failures)} of {num_tasks} tasks failed{rest}."]
     lines += [f"  {failure.spec.phase.name}, {failure.spec.label}: {failure.message}" for failure in failures[:10]]
     if len(failures) > 10:
         lines.append(f"  and {len(failures) - 10} more")

@@ -67,12 +67,14 @@ class AtomicFile(io.RawIOBase):
         self._file: BinaryIO | None = fs.create(self._temporary)
         self._hash = hashlib.sha256()
         self.size_bytes = 0
-        self._durable = False
+        self._durable = self._discarded = False
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: Any, /) -> int:
+        if self._discarded:  # Arrow's writers write their footer even when they are thrown away
+            return memoryview(data).nbytes
         if self._file is None:
             raise ValueError(f"{self.target} is already finished")
         view = memoryview(data).cast("B")
@@ -106,7 +108,8 @@ class AtomicFile(io.RawIOBase):
         fs.rename(self._temporary, self.target)
 
     def discard(self) -> None:
-        """Removes the temporary file."""
+        """Removes the temporary file. What is written from here on goes nowhere."""
+        self._discarded = True
         if self._file is not None:
             file, self._file = self._file, None
             file.close()

@@ -1,0 +1,134 @@
+"""Predicates: small, safe expressions over columns, as rules and ``where:`` use them.
+
+The syntax is Python's: comparisons (chains too), ``and or not``, ``+ - * /``, ``in``, names, numbers and strings::
+
+    domain == 'web' and language in ('en', 'de')
+    quality_hash_count / quality_word_count > max_symbol_ratio
+    language == None                                   # true where the column is null
+
+A name is a parameter if the preset defines one, else a column. Nothing else of Python is accepted.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from dataeng.errors import ConfigError, nearest
+
+Value = float | int | str | bool
+
+_COMPARISONS: dict[type[ast.cmpop], Callable[[pl.Expr, pl.Expr], pl.Expr]] = {
+    ast.Lt: lambda a, b: a < b,
+    ast.LtE: lambda a, b: a <= b,
+    ast.Gt: lambda a, b: a > b,
+    ast.GtE: lambda a, b: a >= b,
+    ast.Eq: lambda a, b: a == b,
+    ast.NotEq: lambda a, b: a != b,
+}
+_ARITHMETIC: dict[type[ast.operator], Callable[[pl.Expr, pl.Expr], pl.Expr]] = {
+    ast.Add: lambda a, b: a + b,
+    ast.Sub: lambda a, b: a - b,
+    ast.Mult: lambda a, b: a * b,
+    ast.Div: lambda a, b: a / b,
+}
+
+
+@dataclass(frozen=True)
+class Predicate:
+    """A parsed predicate."""
+
+    text: str
+    expr: pl.Expr
+    columns: frozenset[str]
+    """Columns that it reads."""
+    parameters: frozenset[str]
+    """Parameters that it uses."""
+
+    def check(self, known: Iterable[str]) -> None:
+        """Raises `ConfigError` if a column is not among ``known``."""
+        known = set(known)
+        for column in sorted(self.columns - known):
+            raise ConfigError(f"predicate '{self.text}': no column '{column}'{nearest(column, known)}")
+
+
+def parse_predicate(text: str, parameters: Mapping[str, Value] | None = None) -> Predicate:
+    """Parses a predicate into a Polars expression.
+
+    Raises:
+      ConfigError: says what is wrong and at which character.
+    """
+    try:
+        tree = ast.parse(text.strip(), mode="eval")
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        place = f" at character {error.offset}" if isinstance(error, SyntaxError) and error.offset else ""
+        raise ConfigError(f"predicate '{text}' is not an expression{place}") from error
+    builder = _Builder(text, parameters or {})
+    expr = builder.build(tree.body)
+    return Predicate(text, expr, frozenset(builder.columns), frozenset(builder.used))
+
+
+class _Builder:
+    def __init__(self, text: str, parameters: Mapping[str, Value]) -> None:
+        self.text, self.parameters = text, parameters
+        self.columns: set[str] = set()
+        self.used: set[str] = set()
+
+    def build(self, node: ast.expr) -> pl.Expr:
+        match node:
+            case ast.BoolOp(op=op, values=values):
+                parts = [self.build(value) for value in values]
+                return pl.all_horizontal(parts) if isinstance(op, ast.And) else pl.any_horizontal(parts)
+            case ast.UnaryOp(op=ast.Not(), operand=operand):
+                return ~self.build(operand)
+            case ast.UnaryOp(op=ast.USub(), operand=operand):
+                return -self.build(operand)
+            case ast.BinOp(left=left, op=operator, right=right) if type(operator) in _ARITHMETIC:
+                return _ARITHMETIC[type(operator)](self.build(left), self.build(right))
+            case ast.Compare(left=left, ops=ops, comparators=comparators):
+                return self._compare(left, ops, comparators)
+            case ast.Name(id=name):
+                return self._name(name)
+            case ast.Constant(value=str() | int() | float() | bool() as value):
+                return pl.lit(value)
+        raise self._refuse(node)
+
+    def _compare(self, left: ast.expr, ops: list[ast.cmpop], comparators: list[ast.expr]) -> pl.Expr:
+        parts = []
+        for op, right in zip(ops, comparators, strict=True):
+            parts.append(self._compare_two(left, op, right))
+            left = right
+        return parts[0] if len(parts) == 1 else pl.all_horizontal(parts)
+
+    def _compare_two(self, left: ast.expr, op: ast.cmpop, right: ast.expr) -> pl.Expr:
+        if isinstance(op, ast.In | ast.NotIn):
+            if not isinstance(right, ast.Tuple | ast.List | ast.Set):
+                raise self._refuse(right, "after 'in' comes a list, e.g. ('en', 'de')")
+            found = self.build(left).is_in([self._constant(item) for item in right.elts])
+            return ~found if isinstance(op, ast.NotIn) else found
+        if isinstance(right, ast.Constant) and right.value is None and isinstance(op, ast.Eq | ast.NotEq):
+            return self.build(left).is_null() if isinstance(op, ast.Eq) else self.build(left).is_not_null()
+        if type(op) not in _COMPARISONS:
+            raise self._refuse(right, "that comparison is not known here; use == != < <= > >= or in")
+        return _COMPARISONS[type(op)](self.build(left), self.build(right))
+
+    def _constant(self, node: ast.expr) -> Any:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str | int | float):
+            return node.value
+        raise self._refuse(node, "a list after 'in' holds strings and numbers only")
+
+    def _name(self, name: str) -> pl.Expr:
+        if name in self.parameters:
+            self.used.add(name)
+            return pl.lit(self.parameters[name])
+        self.columns.add(name)
+        return pl.col(name)
+
+    def _refuse(self, node: ast.expr, why: str = "") -> ConfigError:
+        piece = ast.get_source_segment(self.text.strip(), node) or type(node).__name__
+        reason = why or "only comparisons, and/or/not, arithmetic, in, names, numbers and strings are accepted"
+        return ConfigError(f"predicate '{self.text}', at '{piece}' (character {node.col_offset + 1}): {reason}")

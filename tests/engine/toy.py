@@ -1,0 +1,161 @@
+"""Small stages for testing the engine: copied beside a pipeline file, and named there by dotted path."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from dataeng.document import IDENTITY, document_id, drop_where
+from dataeng.stage import Columns, ExchangeStage, InputFile, OutputFiles, RowStage, Sink, Source
+
+
+class Lines(Source):
+    """Every line of a text file is a document."""
+
+    folder: str = "input"
+    batch_documents: int = 7
+
+    def columns(self) -> Columns:
+        return Columns(adds={"text": pl.String()})
+
+    def files(self, base: Path) -> list[InputFile]:
+        found = sorted((base / self.folder).glob("*.txt"))
+        return [InputFile(str(p), p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in found]
+
+    def read(self, file: InputFile) -> Iterator[pl.DataFrame]:
+        lines = Path(file.path).read_text().splitlines()
+        for start in range(0, len(lines), self.batch_documents):
+            texts = lines[start : start + self.batch_documents]
+            offsets = range(start, start + len(texts))
+            frame = pl.DataFrame({"text": texts, "source_offset": list(offsets)}, schema_overrides={"text": pl.String})
+            ids = [document_id(file.name, offset, "", "") for offset in offsets]
+            yield frame.with_columns(
+                pl.Series("id", ids),
+                *(pl.lit(None, pl.String).alias(c) for c in ("url", "host", "date")),
+                pl.lit(file.name).alias("source"),
+                pl.lit(self.domain).alias("domain"),
+            ).select(*IDENTITY, "text")
+
+
+class DropContaining(RowStage):
+    """Drops documents that contain a word."""
+
+    word: str = "bad"
+    reason_name: str = "contains_word"
+
+    def apply(self, batch: pl.DataFrame) -> pl.DataFrame:
+        return drop_where(batch, pl.col("text").str.contains(self.word, literal=True), self.reason_name)
+
+
+class Measure(RowStage):
+    """Adds a signal."""
+
+    def columns(self) -> Columns:
+        return Columns(reads=("text",), signals={"toy_length": pl.Int64()})
+
+    def apply(self, batch: pl.DataFrame) -> pl.DataFrame:
+        return batch.with_columns(pl.col("text").str.len_chars().cast(pl.Int64).alias("toy_length"))
+
+
+class Upper(RowStage):
+    """Edits text."""
+
+    def apply(self, batch: pl.DataFrame) -> pl.DataFrame:
+        return batch.with_columns(pl.col("text").str.to_uppercase())
+
+
+class Fragile(RowStage):
+    """Raises, sleeps or dies on documents that say so."""
+
+    def apply(self, batch: pl.DataFrame) -> pl.DataFrame:
+        for text in batch.get_column("text"):
+            if "raise" in text:
+                raise ValueError(f"cannot take {text!r}")
+            if "sleep" in text:
+                time.sleep(0.2)
+            if "die" in text:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return batch
+
+
+class LosesRows(RowStage):
+    """Breaks the contract."""
+
+    def apply(self, batch: pl.DataFrame) -> pl.DataFrame:
+        return batch.filter(~pl.col("text").str.contains("bad"))
+
+
+class Undeclared(RowStage):
+    """Breaks the contract."""
+
+    def apply(self, batch: pl.DataFrame) -> pl.DataFrame:
+        return batch.with_columns(pl.lit(1).alias("surprise"))
+
+
+class KeepFirst(ExchangeStage):
+    """Exact deduplication by text, the slow and obvious way, in two steps."""
+
+    partitions: int = 3
+
+    def columns(self) -> Columns:
+        return Columns(reads=("id", "text"))
+
+    def steps(self) -> tuple[str, ...]:
+        return ("spread", "judge")
+
+    def emit(self, batch: pl.DataFrame) -> pl.DataFrame:
+        key = pl.col("text").str.len_bytes() % self.partitions
+        return batch.select("part", "row", "id", "text", key.cast(pl.UInt32).alias("partition"))
+
+    def reduce(self, step: int, table: pl.DataFrame, outputs: OutputFiles) -> pl.DataFrame:
+        if step == 0:
+            return table.with_columns((pl.lit(self.partitions - 1, pl.UInt32) - pl.col("partition")).alias("partition"))
+        seen: dict[str, str] = {}
+        rows: list[dict[str, Any]] = []
+        for row in table.sort("part", "row").iter_rows(named=True):
+            if row["text"] in seen:
+                kept = seen[row["text"]]
+                rows.append(
+                    {**{k: row[k] for k in ("part", "row", "id")}, "kept_id": kept, "reason": "again", "detail": kept}
+                )
+            seen.setdefault(row["text"], row["id"])
+        schema = {
+            "part": pl.UInt32,
+            "row": pl.UInt32,
+            "id": pl.String,
+            "kept_id": pl.String,
+            "reason": pl.String,
+            "detail": pl.String,
+        }
+        return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+class Collect(Sink):
+    """Writes one text file per part and, at the end, a list of them."""
+
+    def open(self, part: int, outputs: OutputFiles) -> CollectWriter:
+        return CollectWriter(part, outputs)
+
+    def finish(self, run_dir: Path, shards: list[dict[str, Any]]) -> list[Path]:
+        path = run_dir / "collected" / "list.txt"
+        path.write_text("\n".join(f"{shard['name']} {shard['lines']}" for shard in shards))
+        return [path]
+
+
+class CollectWriter:
+    def __init__(self, part: int, outputs: OutputFiles) -> None:
+        self.name, self.lines = f"{part:05d}.txt", 0
+        self.file = outputs.create(f"collected/{self.name}")
+
+    def write(self, batch: pl.DataFrame) -> None:
+        self.lines += batch.height
+        self.file.write("".join(f"{text}\n" for text in batch.get_column("text")).encode())
+
+    def close(self) -> list[dict[str, Any]]:
+        return [{"name": self.name, "lines": self.lines}]
