@@ -161,6 +161,40 @@ def explain(
 
 
 @app.command()
+def mix(
+    folders: Annotated[
+        list[Path], typer.Argument(help="Run folders (all their packs) or pack folders.", metavar="RUN…")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The manifest to write.")] = Path("manifests/mix.json"),
+    temperature: Annotated[
+        float | None, typer.Option(help="Weights ∝ tokens^(1/T): 1 is natural, larger is flatter, inf is uniform.")
+    ] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option("--weight", help="Give weights instead, one option a domain.", metavar="DOMAIN=W"),
+    ] = None,
+    max_epochs: Annotated[float | None, typer.Option(help="Never repeat a domain more often than this.")] = None,
+    tokens: Annotated[str | None, typer.Option(help="Token budget for the table, e.g. 500k or 2B.")] = None,
+) -> None:
+    """Build a mixture manifest from packs, and print weights, tokens and epochs per domain."""
+    from rich.console import Console
+
+    from dataeng.formats.mixture import save_mixture
+    from dataeng.mixture.build import build_mixture, mixture_table
+    from dataeng.report.mixture import choose_policy, pack_folders, parse_tokens, parse_weights, print_mixture
+
+    packs, run_dir = pack_folders(folders)
+    given = parse_weights(weights) if weights else None
+    manifest = build_mixture(
+        packs, output, policy=choose_policy(temperature, given), weights=given, max_epochs=max_epochs, run=run_dir
+    )
+    budget = parse_tokens(tokens) if tokens else sum(domain.num_tokens for domain in manifest.domains.values())
+    table = mixture_table(manifest, budget)
+    save_mixture(output, manifest)
+    print_mixture(Console(), manifest, table, budget, output)
+
+
+@app.command()
 def stages(name: Annotated[str | None, typer.Argument(help="A stage, to see its options.")] = None) -> None:
     """List the stages that a pipeline can use, or the options of one."""
     from rich.console import Console
