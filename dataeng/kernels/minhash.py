@@ -16,6 +16,7 @@ from __future__ import annotations
 import functools
 import itertools
 import unicodedata
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -63,19 +64,19 @@ class Permutations(NamedTuple):
 
 def permutations(count: int, seed: int = 1) -> Permutations:
     """Draws hash functions by SplitMix64 (Steele et al. 2014), the same on every machine and with every library version."""
-    numbers = np.array(list(itertools.islice(_splitmix64(seed), 2 * count)), np.uint64).astype(np.uint32)
+    numbers = np.fromiter(itertools.islice(_splitmix64(seed), 2 * count), np.uint32, 2 * count)
     return Permutations(numbers[:count] | np.uint32(1), numbers[count:])
 
 
-def _splitmix64(seed: int) -> itertools.starmap[int]:
-    def step(i: int) -> int:
-        mask = (1 << 64) - 1
-        z = (seed + (i + 1) * 0x9E3779B97F4A7C15) & mask
-        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
+def _splitmix64(seed: int) -> Iterator[int]:
+    """Yields the upper 32 bits of SplitMix64's numbers."""
+    mask = (1 << 64) - 1
+    state = seed & mask
+    while True:
+        state = (state + 0x9E3779B97F4A7C15) & mask
+        z = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & mask
         z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
-        return (z ^ (z >> 31)) >> 32
-
-    return itertools.starmap(step, ((i,) for i in itertools.count()))
+        yield (z ^ (z >> 31)) >> 32
 
 
 class FoldTable(NamedTuple):
@@ -128,3 +129,257 @@ def fold_table() -> FoldTable:
     for array in table:
         array.flags.writeable = False
     return table
+
+
+U64_0, U64_8 = np.uint64(0), np.uint64(8)
+SHINGLE_MULTIPLIER = np.uint64(0xBF58476D1CE4E5B9)
+S29, S32 = np.uint64(29), np.uint64(32)
+
+
+@inlined
+def push_byte(state: np.uint64, pending: np.uint64, size: int, byte: int) -> tuple[np.uint64, np.uint64, int]:
+    """Appends a byte to the word that is being hashed: running hash, up to 8 bytes not yet mixed, bytes so far."""
+    pending = (pending << U64_8) | np.uint64(byte)
+    size += 1
+    if size & 7 == 0:
+        return mix(state, pending), U64_0, size
+    return state, pending, size
+
+
+@called
+def push_wide(state: np.uint64, pending: np.uint64, size: int, code_point: int) -> tuple[np.uint64, np.uint64, int]:
+    """Appends a character above U+00FF: three bytes, the first of which no character below has (they are controls)."""
+    state, pending, size = push_byte(state, pending, size, 0x80 | (code_point >> 16))
+    state, pending, size = push_byte(state, pending, size, (code_point >> 8) & 0xFF)
+    return push_byte(state, pending, size, code_point & 0xFF)
+
+
+@inlined
+def push(state: np.uint64, pending: np.uint64, size: int, code_point: int) -> tuple[np.uint64, np.uint64, int]:
+    """Appends a character."""
+    if code_point < 256:
+        return push_byte(state, pending, size, code_point)
+    return push_wide(state, pending, size, code_point)
+
+
+@called
+def push_several(
+    state: np.uint64, pending: np.uint64, size: int, code_point: int, value: int, expansions: NDArray[np.uint32]
+) -> tuple[np.uint64, np.uint64, int]:
+    """Appends what a character decomposes into: a Hangul syllable's letters, or an entry of the expansion table."""
+    if 0xAC00 <= code_point <= 0xD7A3:
+        syllable = code_point - 0xAC00
+        state, pending, size = push(state, pending, size, 0x1100 + syllable // 588)
+        state, pending, size = push(state, pending, size, 0x1161 + syllable % 588 // 28)
+        if syllable % 28:
+            state, pending, size = push(state, pending, size, 0x11A7 + syllable % 28)
+        return state, pending, size
+    at = value & CODE_POINT_BITS
+    while expansions[at]:
+        state, pending, size = push(state, pending, size, np.int64(expansions[at]))
+        at += 1
+    return state, pending, size
+
+
+@called
+def end_of_number(data: NDArray[np.uint8], i: int, stop: int, folded: NDArray[np.uint32]) -> int:
+    """Returns where a number ends whose first digit ends at ``i``: digits, then perhaps one separator and digits."""
+    separator = 0
+    while i < stop:
+        code_point, size = np.int64(data[i]), 1
+        if code_point >= 128:
+            code_point, size = decode(data, i, stop)
+        if folded[code_point] == ZERO:
+            i += size
+            if separator == 1:
+                separator = 2
+            continue
+        if separator == 0 and i + size < stop:
+            for k in range(NUMBER_SEPARATORS.shape[0]):
+                if NUMBER_SEPARATORS[k] == code_point:
+                    following = np.int64(data[i + size])
+                    if following >= 128:
+                        following = decode(data, i + size, stop)[0]
+                    if folded[following] == ZERO:
+                        separator = 1
+            if separator == 1:
+                i += size
+                continue
+        return i
+    return i
+
+
+@called
+def list_shingles(
+    data: NDArray[np.uint8],
+    start: int,
+    stop: int,
+    folded: NDArray[np.uint32],
+    expansions: NDArray[np.uint32],
+    ngram: int,
+    oldest_power: np.uint64,
+    last_words: NDArray[np.uint64],
+    shingles: NDArray[np.uint32],
+) -> int:
+    """Writes the hashes of a text's shingles and returns how many there are.
+
+    Args:
+      oldest_power: `MULTIPLIER` to the power ``ngram``, which takes the oldest word out of the rolling hash.
+      last_words: [ngram] scratch, a ring of word hashes.
+    """
+    num_words, num_shingles = 0, 0
+    rolling = U64_0
+    state, pending, size = U64_0, U64_0, 0
+    i = start
+    while True:
+        single = False
+        if i < stop:
+            code_point, width = np.int64(data[i]), 1
+            if code_point >= 128:
+                code_point, width = decode(data, i, stop)
+            value = np.int64(folded[code_point])
+            ends = value == BREAK
+            if not ends:
+                single = value < EXPANDED and (value & SINGLE) != 0
+                ends = single and size > 0
+            if not ends:
+                i += width
+                if value == ZERO:
+                    i = end_of_number(data, i, stop, folded)
+                if value == DROPPED:
+                    continue
+                if value >= EXPANDED or 0xAC00 <= value <= 0xD7A3:
+                    state, pending, size = push_several(state, pending, size, code_point, value, expansions)
+                else:
+                    state, pending, size = push(state, pending, size, value & CODE_POINT_BITS)
+                if not single:
+                    continue
+            elif not single:
+                i += width
+        if size > 0:
+            word = mix(mix(state, pending), np.uint64(size)) * FINAL_MULTIPLIER
+            word ^= word >> S32
+            state, pending, size = U64_0, U64_0, 0
+            slot = num_words % ngram
+            rolling = rolling * MULTIPLIER + word
+            if num_words >= ngram:
+                rolling -= last_words[slot] * oldest_power
+            last_words[slot] = word
+            num_words += 1
+            if num_words >= ngram:
+                shingle = (rolling ^ (rolling >> S29)) * SHINGLE_MULTIPLIER
+                shingles[num_shingles] = np.uint32((shingle ^ (shingle >> S32)) & np.uint64(0xFFFFFFFF))
+                num_shingles += 1
+        if i >= stop and not single:
+            return num_shingles
+
+
+@called
+def take_minima(
+    shingles: NDArray[np.uint32],
+    num_shingles: int,
+    multipliers: NDArray[np.uint32],
+    increments: NDArray[np.uint32],
+    signature: NDArray[np.uint32],
+) -> None:
+    """Writes the minimum of every permutation; four shingles at a time, so that the minima stay in registers."""
+    count = signature.shape[0]
+    for k in range(count):
+        signature[k] = NO_SHINGLE
+    i = 0
+    while i + 4 <= num_shingles:
+        a, b, c, d = shingles[i], shingles[i + 1], shingles[i + 2], shingles[i + 3]
+        for k in range(count):
+            m, z = multipliers[k], increments[k]
+            first = min(np.uint32(m * a + z), np.uint32(m * b + z))
+            second = min(np.uint32(m * c + z), np.uint32(m * d + z))
+            signature[k] = min(min(first, second), signature[k])
+        i += 4
+    while i < num_shingles:
+        for k in range(count):
+            signature[k] = min(np.uint32(multipliers[k] * shingles[i] + increments[k]), signature[k])
+        i += 1
+
+
+@kernel
+def sign_texts(
+    data: NDArray[np.uint8],
+    offsets: NDArray[np.int64],
+    folded: NDArray[np.uint32],
+    expansions: NDArray[np.uint32],
+    multipliers: NDArray[np.uint32],
+    increments: NDArray[np.uint32],
+    ngram: int,
+    signatures: NDArray[np.uint32],
+    num_shingles: NDArray[np.int64],
+) -> None:
+    longest = 0
+    for text in range(offsets.shape[0] - 1):
+        longest = max(longest, offsets[text + 1] - offsets[text])
+    shingles = np.empty(longest + 1, np.uint32)
+    last_words = np.zeros(ngram, np.uint64)
+    oldest_power = np.uint64(1)
+    for _ in range(ngram):
+        oldest_power *= MULTIPLIER
+    for text in range(offsets.shape[0] - 1):
+        found = list_shingles(
+            data, offsets[text], offsets[text + 1], folded, expansions, ngram, oldest_power, last_words, shingles
+        )
+        num_shingles[text] = found
+        take_minima(shingles, found, multipliers, increments, signatures[text])
+
+
+@kernel
+def hash_bands(signatures: NDArray[np.uint32], rows: int, keys: NDArray[np.uint64]) -> None:
+    for text in range(keys.shape[0]):
+        for band in range(keys.shape[1]):
+            state = np.uint64(band + 1) * MULTIPLIER
+            for k in range(band * rows, band * rows + rows):
+                state = mix(state, np.uint64(signatures[text, k]))
+            state *= FINAL_MULTIPLIER
+            keys[text, band] = state ^ (state >> S32)
+
+
+class Signatures(NamedTuple):
+    minima: NDArray[np.uint32]  # [texts, permutations]
+    num_shingles: NDArray[np.int64]  # [texts]; 0 = fewer than `ngram` words: the signature says nothing
+
+
+def minhash(texts: TextBuffers, functions: Permutations, *, ngram: int = 5) -> Signatures:
+    """Returns the MinHash signature of every text.
+
+    Texts with fewer than ``ngram`` words have no shingles; their signature is all ones and must not be compared (all such
+    texts would be duplicates of each other): leave them to exact deduplication.
+    """
+    if not 1 <= ngram <= MAX_NGRAM:
+        raise ValueError(f"ngram must be 1 to {MAX_NGRAM} words, got {ngram}")
+    table = fold_table()
+    minima = np.empty((texts.num_texts, len(functions.multipliers)), np.uint32)
+    num_shingles = np.empty(texts.num_texts, np.int64)
+    sign_texts(
+        texts.data, texts.offsets, table.folded, table.expansions, functions.multipliers, functions.increments,
+        ngram, minima, num_shingles,
+    )  # fmt: skip
+    return Signatures(minima, num_shingles)
+
+
+def band_keys(minima: NDArray[np.uint32], *, bands: int, rows: int) -> NDArray[np.uint64]:
+    """Hashes each band of ``rows`` minima: uint64 [texts, bands]. Texts that share a key are candidates.
+
+    The band's number is part of the hash, so keys of different bands do not meet.
+    """
+    if minima.shape[1] != bands * rows:
+        raise ValueError(f"{bands} bands of {rows} rows need {bands * rows} permutations, got {minima.shape[1]}")
+    keys = np.empty((len(minima), bands), np.uint64)
+    hash_bands(minima, rows, keys)
+    return keys
+
+
+def warm_up() -> None:
+    """Compiles the kernels or loads them from the cache."""
+    import polars as pl
+
+    from dataeng.kernels.text import text_buffers
+
+    signatures = minhash(text_buffers(pl.Series(["one two three"], dtype=pl.String)), permutations(4), ngram=2)
+    band_keys(signatures.minima, bands=2, rows=2)
