@@ -41,31 +41,30 @@ def run(
     verify: Verify = False,
 ) -> None:
     """Run a pipeline: only what is missing, changed or damaged."""
-    from rich.console import Console
-
     from dataeng.config import load_pipeline
     from dataeng.engine.executor import Pool, check_scheduler
     from dataeng.engine.runner import run_plan
     from dataeng.plan import make_plan
     from dataeng.report.funnel import funnel, write_stats
-    from dataeng.report.terminal import LiveProgress, funnel_table
+    from dataeng.report.terminal import LiveProgress, console, funnel_table
 
     check_scheduler(scheduler)
-    console = Console()
+    out = console()
     pipeline = load_pipeline(file, overrides, allow_code)
     plan = make_plan(pipeline)
     run_dir = pipeline.run_dir
-    pool = Pool(scheduler, 1 if scheduler == "inline" else workers)
+    pool = Pool(scheduler, 1 if scheduler == "inline" else workers, pipeline.kernels)
     try:
-        with LiveProgress(console) as progress:
+        with LiveProgress(out) as progress:
 
             def prepare() -> None:
                 from dataeng import kernels
 
                 kernels.prepare(
+                    pipeline.kernels,
                     on_compile=lambda names: progress.message(
                         f"compiling {len(names)} kernels for this machine (once, about half a minute)"
-                    )
+                    ),
                 )
 
             folders = (str(pipeline.base),) if allow_code else ()
@@ -73,11 +72,11 @@ def run(
     finally:
         pool.close()
     if result.nothing_to_do:
-        console.print(f"nothing to do: {run_dir} is complete ({result.tasks_reused} tasks reused).", highlight=False)
+        out.print(f"nothing to do: {run_dir} is complete ({result.tasks_reused} tasks reused).", highlight=False)
         return
     write_stats(run_dir, result.records)
-    console.print(funnel_table(funnel(result.records)))
-    console.print(
+    out.print(funnel_table(funnel(result.records)))
+    out.print(
         f"\n{result.tasks_run} tasks run, {result.tasks_reused} reused, {result.seconds:.1f} s. "
         f'Next: dataeng sql {run_dir} "SELECT stage, reason, sum(documents) AS documents FROM drops GROUP BY ALL"',
         highlight=False,
@@ -88,26 +87,25 @@ def run(
 @app.command()
 def plan(file: PipelineFile, overrides: Override = None, allow_code: AllowCode = False, verify: Verify = False) -> None:
     """Show phases, tasks, fingerprints, what would be reused, and why the rest would run. Runs nothing."""
-    from rich.console import Console
-
     from dataeng.config import load_pipeline
     from dataeng.engine.reuse import inspect_plan
     from dataeng.plan import make_plan
-    from dataeng.report.terminal import plan_table, size
+    from dataeng.report.terminal import console, plan_lines, size
 
     pipeline = load_pipeline(file, overrides, allow_code)
     made = make_plan(pipeline)
     states = inspect_plan(made, pipeline.run_dir, verify)
-    console = Console()
+    out = console()
     files = [task.file for task in made.tasks[made.phases[0].name] if task.file is not None]
     total = sum(item.size_bytes for item in files)
-    console.print(f"{pipeline.name}: {len(files)} input files, {size(total)} → {pipeline.run_dir}", highlight=False)
+    out.print(f"{pipeline.name}: {len(files)} input files, {size(total)} → {pipeline.run_dir}", highlight=False)
     if pipeline.uses_own_code:
-        console.print(f"code from outside dataeng: {', '.join(pipeline.uses_own_code)}", highlight=False, markup=False)
-    console.print(plan_table(made, states))
+        out.print(f"code from outside dataeng: {', '.join(pipeline.uses_own_code)}", highlight=False, markup=False)
+    for line in plan_lines(made, states):
+        out.print(line, highlight=False, soft_wrap=True)
     todo = sum(len(state.todo) for state in states)
     reused = sum(len(state.done) for state in states)
-    console.print(f"\n{todo} tasks would run, {reused} would be reused.", highlight=False)
+    out.print(f"\n{todo} tasks would run, {reused} would be reused.", highlight=False)
 
 
 @app.command()
@@ -117,11 +115,9 @@ def sql(
     output: Annotated[str, typer.Option("--format", help="table, csv or json (one object a line).")] = "table",
 ) -> None:
     """Query a run with DuckDB: documents, rejects, signals, stages, drops, dedup, packs, training."""
-    from rich.console import Console
-
     from dataeng.errors import ConfigError, nearest
     from dataeng.report.sql import query
-    from dataeng.report.terminal import print_rows
+    from dataeng.report.terminal import console, print_rows
 
     if output not in ("table", "csv", "json"):
         raise ConfigError(f"unknown format '{output}'{nearest(output, ('table', 'csv', 'json'))}")
@@ -129,7 +125,7 @@ def sql(
     tables += "FROM information_schema.columns GROUP BY ALL ORDER BY ALL"
     columns, rows = query(run_dir, statement or tables)
     if output == "table":
-        print_rows(Console(), columns, rows)
+        print_rows(console(), columns, rows)
     else:
         _write_plain(columns, rows, output)
 
@@ -152,12 +148,10 @@ def explain(
     run_dir: Run, document: Annotated[str, typer.Argument(help="A document's id, the beginning of it, or its URL.")]
 ) -> None:
     """Tell one document's story: where it came from, what was measured, and why it was dropped or where it went."""
-    from rich.console import Console
-
     from dataeng.report.explain import explain as find
-    from dataeng.report.terminal import print_story
+    from dataeng.report.terminal import console, print_story
 
-    print_story(Console(), find(run_dir, document))
+    print_story(console(), find(run_dir, document))
 
 
 @app.command()
@@ -171,17 +165,16 @@ def mix(
     ] = None,
     weights: Annotated[
         list[str] | None,
-        typer.Option("--weight", help="Give weights instead, one option a domain.", metavar="DOMAIN=W"),
+        typer.Option("--weight", help="Give weights instead, domain by domain.", metavar="DOMAIN=W"),
     ] = None,
     max_epochs: Annotated[float | None, typer.Option(help="Never repeat a domain more often than this.")] = None,
     tokens: Annotated[str | None, typer.Option(help="Token budget for the table, e.g. 500k or 2B.")] = None,
 ) -> None:
     """Build a mixture manifest from packs, and print weights, tokens and epochs per domain."""
-    from rich.console import Console
-
     from dataeng.formats.mixture import save_mixture
     from dataeng.mixture.build import build_mixture, mixture_table
     from dataeng.report.mixture import choose_policy, pack_folders, parse_tokens, parse_weights, print_mixture
+    from dataeng.report.terminal import console
 
     packs, run_dir = pack_folders(folders)
     given = parse_weights(weights) if weights else None
@@ -191,20 +184,19 @@ def mix(
     budget = parse_tokens(tokens) if tokens else sum(domain.num_tokens for domain in manifest.domains.values())
     table = mixture_table(manifest, budget)
     save_mixture(output, manifest)
-    print_mixture(Console(), manifest, table, budget, output)
+    print_mixture(console(), manifest, table, budget, output)
 
 
 @app.command()
 def stages(name: Annotated[str | None, typer.Argument(help="A stage, to see its options.")] = None) -> None:
     """List the stages that a pipeline can use, or the options of one."""
-    from rich.console import Console
-
     from dataeng.report.catalogue import print_stage, print_stages
+    from dataeng.report.terminal import console
 
     if name is None:
-        print_stages(Console())
+        print_stages(console())
     else:
-        print_stage(Console(), name)
+        print_stage(console(), name)
 
 
 def main() -> None:

@@ -81,6 +81,11 @@ class Pipeline:
         return Path(self.run or f"runs/{self.name}")
 
     @property
+    def kernels(self) -> tuple[str, ...]:
+        """The kernel modules that the stages call."""
+        return tuple(sorted({name for step in iter_steps(self) for name in step.stage.kernels}))
+
+    @property
     def uses_own_code(self) -> list[str]:
         """The dotted paths of stages that are not ours."""
         return [step.key for step in (*self.sources, *self.steps) if step.key not in STAGES]

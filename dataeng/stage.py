@@ -65,6 +65,9 @@ class Stage(BaseModel):
     libraries: ClassVar[tuple[str, ...]] = ()
     """Installed distributions whose version decides the output; they are part of the fingerprint."""
 
+    kernels: ClassVar[tuple[str, ...]] = ()
+    """Modules of `dataeng.kernels` that it calls; they are compiled before workers start."""
+
     def columns(self) -> Columns:
         """Returns the columns that this stage, as configured, reads, adds and removes."""
         return Columns(reads=("text",))

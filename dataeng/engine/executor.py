@@ -22,6 +22,8 @@ SINGLE_THREADED = {
     "NUMBA_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
+PRELOAD_KERNELS = "DATAENG_PRELOAD_KERNELS"
+"""How the server that workers are forked from learns which kernels to load; see `dataeng.engine.preload`."""
 PRELOAD = ["dataeng.engine.task", "dataeng.engine.preload"]
 
 
@@ -44,8 +46,8 @@ class Pool:
     of them then runs alone, so that only the guilty one can be blamed.
     """
 
-    def __init__(self, scheduler: str, workers: int) -> None:
-        self.scheduler, self.workers = scheduler, workers
+    def __init__(self, scheduler: str, workers: int, kernels: tuple[str, ...] = ()) -> None:
+        self.scheduler, self.workers, self.kernels = scheduler, workers, kernels
         self._dask: Any = None
         self._cluster: Any = None
         self._shared: Executor | None = None
@@ -78,6 +80,7 @@ class Pool:
             return InlineExecutor()
         if self.scheduler == "processes":
             os.environ.update({key: os.environ.get(key, value) for key, value in SINGLE_THREADED.items()})
+            os.environ[PRELOAD_KERNELS] = ",".join(self.kernels)
             context = multiprocessing.get_context("forkserver")
             context.set_forkserver_preload(PRELOAD)
             return ProcessPoolExecutor(workers, mp_context=context)

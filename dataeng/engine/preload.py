@@ -3,6 +3,9 @@
 The one module that does something at import: it loads the compiled kernels from their cache.
 """
 
-from dataeng import kernels
+import os
 
-kernels.prepare()
+from dataeng import kernels
+from dataeng.engine.executor import PRELOAD_KERNELS
+
+kernels.prepare([name for name in os.environ.get(PRELOAD_KERNELS, "").split(",") if name])

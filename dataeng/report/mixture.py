@@ -32,9 +32,7 @@ def pack_folders(folders: Sequence[Path]) -> tuple[list[Path], Path | None]:
             continue
         found = sorted(path.parent for path in folder.glob(f"packs/*/{MANIFEST_NAME}"))
         if not found:
-            raise ConfigError(
-                f"{folder} has no packs: expected {folder}/packs/DOMAIN/{MANIFEST_NAME}. Run a pipeline first."
-            )
+            raise ConfigError(f"{folder} has no packs (packs/DOMAIN/{MANIFEST_NAME}). Run a pipeline first.")
         packs += found
         runs.append(folder)
     return packs, runs[0] if len(runs) == 1 == len(folders) else None

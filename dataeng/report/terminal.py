@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.console import Console
 from rich.markup import escape
@@ -13,11 +13,12 @@ from rich.table import Table
 
 from dataeng.engine.records import TaskRecord
 from dataeng.engine.reuse import PhaseState
-from dataeng.plan import Phase, Plan
+from dataeng.plan import Phase, Plan, digest
 from dataeng.report.explain import Story
 from dataeng.report.funnel import FunnelRow
 
 PLAIN_SECONDS = 30.0  # off a terminal, at most one line of progress in so many seconds
+PLAIN_WIDTH = 140
 REASONS_SHOWN = 6
 TEXT_SHOWN = 1500
 
@@ -88,27 +89,32 @@ class LiveProgress:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def plan_table(plan: Plan, states: Sequence[PhaseState]) -> Table:
-    """Returns the plan as a table: phases, tasks, fingerprints, and what would be reused or run, and why."""
-    table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
-    for column in ("phase", "what it does", "tasks", "fingerprint", "state"):
-        table.add_column(column, overflow="fold")
+def console() -> Console:
+    """Returns a console for standard output; where that is a file or a pipe, tables get room."""
+    plain = Console()
+    return plain if plain.is_terminal else Console(width=PLAIN_WIDTH)
+
+
+def plan_lines(plan: Plan, states: Sequence[PhaseState]) -> Iterator[str]:
+    """Yields the plan: per phase its tasks and fingerprint, whether it would run and why, and what it does."""
+    width = max(len(state.phase.name) for state in states)
     for state in states:
-        phase = state.phase
-        tasks = plan.tasks[phase.name]
+        tasks = plan.tasks[state.phase.name]
         if state.complete:
-            verdict = "[green]reuse"
+            verdict = "[green]reuse[/]"
         else:
-            why = "; ".join(escape(reason) for reason in state.reasons[:3])
-            verdict = f"[yellow]run {len(state.todo)}[/], reuse {len(state.done)}: {why}"
-        fingerprint = tasks[0].fingerprint[:8] + (f"…{tasks[-1].fingerprint[:8]}" if len(tasks) > 1 else "")
-        table.add_row(phase.name, " → ".join(_stations(phase)), str(len(tasks)), fingerprint, verdict)
-    return table
+            reused = f", reuse {len(state.done)}" if state.done else ""
+            verdict = f"[yellow]run {len(state.todo)}[/]{reused}: {escape('; '.join(state.reasons[:3]))}"
+        fingerprint = digest([task.fingerprint for task in tasks])[:8]
+        yield f"\n[bold]{state.phase.name.ljust(width)}[/]  {len(tasks):>4} tasks  [dim]{fingerprint}[/]  {verdict}"
+        yield f"  {escape(' → '.join(_stations(state.phase)))}"
 
 
 def _stations(phase: Phase) -> list[str]:
     if phase.kind == "reduce":
-        return [f"one task per partition of {phase.exchange.name if phase.exchange else ''}"]
+        return [
+            f"step {phase.exchange_step + 1} of {phase.exchange.name if phase.exchange else ''}, one task per partition"
+        ]
     stations = [f"apply {phase.applies.name}"] if phase.applies else []
     stations += [step.name for step in phase.steps]
     stations += [f"emit to {phase.emits_to.name}"] if phase.emits_to else []

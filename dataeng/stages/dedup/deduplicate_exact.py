@@ -16,7 +16,7 @@ class DeduplicateExact(ExchangeStage):
     files in sorted order), then lowest row.
     """
 
-    libraries: ClassVar[tuple[str, ...]] = ()
+    kernels: ClassVar[tuple[str, ...]] = ("hashing",)
 
     def columns(self) -> Columns:
         return Columns(reads=("id", "text"))
@@ -26,8 +26,9 @@ class DeduplicateExact(ExchangeStage):
 
     def emit(self, batch: pl.DataFrame) -> pl.DataFrame:
         from dataeng.kernels.hashing import hash_texts
+        from dataeng.kernels.text import text_buffers
 
-        low, high = hash_texts(batch.get_column("text"))
+        high, low = hash_texts(text_buffers(batch.get_column("text")))
         return batch.select("part", "row", "id").with_columns(
             pl.Series("hash_low", low),
             pl.Series("hash_high", high),

@@ -30,7 +30,7 @@ class DeduplicateMinhash(ExchangeStage):
     the corpus in it costs no more than its size.
     """
 
-    libraries: ClassVar[tuple[str, ...]] = ()
+    kernels: ClassVar[tuple[str, ...]] = ("minhash", "components")
 
     bands: int = Field(default=14, ge=1, le=1000)
     rows: int = Field(default=8, ge=1, le=1000)
@@ -47,10 +47,13 @@ class DeduplicateMinhash(ExchangeStage):
         return self.partitions if step == 0 else 1
 
     def emit(self, batch: pl.DataFrame) -> pl.DataFrame:
-        from dataeng.kernels.minhash import band_keys, signatures
+        from dataeng.kernels.minhash import band_keys, minhash, permutations
+        from dataeng.kernels.text import text_buffers
 
-        sketch, shingled = signatures(batch.get_column("text"), self.bands * self.rows, self.ngram, self.seed)
-        keys = band_keys(sketch[shingled], self.bands, self.rows)  # uint64[documents, bands]
+        functions = permutations(self.bands * self.rows, self.seed)
+        signed = minhash(text_buffers(batch.get_column("text")), functions, ngram=self.ngram)
+        shingled = signed.num_shingles > 0
+        keys = band_keys(signed.minima[shingled], bands=self.bands, rows=self.rows)  # uint64[documents, bands]
         documents = batch.select("id", _place().alias("place")).filter(pl.Series(shingled))
         # Band b of document d is row d * bands + b.
         repeated = documents.select(pl.all().repeat_by(self.bands).explode())
@@ -74,34 +77,26 @@ class DeduplicateMinhash(ExchangeStage):
         )
 
     def _clusters(self, edges: pl.DataFrame) -> pl.DataFrame:
-        from dataeng.kernels.components import connected_components
+        """Returns verdicts: every document but the first of each connected component."""
+        from dataeng.kernels.components import components_of_edges
 
-        ends = pl.concat(
-            [edges.select("place", "id"), edges.select(pl.col("hub").alias("place"), pl.col("hub_id").alias("id"))]
+        hubs = edges.select(pl.col("hub").alias("place"), pl.col("hub_id").alias("id"))
+        documents = pl.concat([edges.select("place", "id"), hubs]).unique("place").sort("place")
+        ends = (edges.get_column(name).cast(pl.Int64).to_numpy() for name in ("place", "hub"))
+        _, roots = components_of_edges(*ends)  # in order of place; a root is its component's first document
+        clusters = documents.with_columns(pl.Series("root", roots).cast(pl.UInt64))
+        firsts = documents.rename({"place": "root", "id": "kept_id"})
+        clusters = clusters.join(firsts, on="root", how="left", maintain_order="left").with_columns(
+            pl.len().over("root").cast(pl.UInt32).alias("cluster_size")
         )
-        documents = ends.unique("place").sort("place").with_row_index("node", offset=0)
-        nodes = documents.select("place", pl.col("node").cast(pl.Int64))
-        numbered = edges.join(nodes, on="place").join(nodes.rename({"place": "hub", "node": "hub_node"}), on="hub")
-        roots = connected_components(
-            documents.height, numbered.get_column("node").to_numpy(), numbered.get_column("hub_node").to_numpy()
-        )
-        # Nodes are numbered in order of place, and a root is the smallest node of its component: the first document.
-        clusters = documents.with_columns(pl.Series("root", roots))
-        kept_ids = documents.get_column("id").gather(clusters.get_column("root"))
-        return (
-            clusters.with_columns(
-                kept_ids.alias("kept_id"), pl.len().over("root").cast(pl.UInt32).alias("cluster_size")
-            )
-            .filter(pl.col("node").cast(pl.Int64) != pl.col("root"))
-            .select(
-                (pl.col("place") // (1 << ROW_BITS)).cast(pl.UInt32).alias("part"),
-                (pl.col("place") % (1 << ROW_BITS)).cast(pl.UInt32).alias("row"),
-                "id",
-                "kept_id",
-                pl.lit("near_duplicate").alias("reason"),
-                pl.format("near-duplicate of {}", "kept_id").alias("detail"),
-                "cluster_size",
-            )
+        return clusters.filter(pl.col("place") != pl.col("root")).select(
+            (pl.col("place") // (1 << ROW_BITS)).cast(pl.UInt32).alias("part"),
+            (pl.col("place") % (1 << ROW_BITS)).cast(pl.UInt32).alias("row"),
+            "id",
+            "kept_id",
+            pl.lit("near_duplicate").alias("reason"),
+            pl.format("near-duplicate of {}", "kept_id").alias("detail"),
+            "cluster_size",
         )
 
 

@@ -12,7 +12,6 @@ from dataeng.stage import Columns, ExchangeStage, OutputFiles
 
 TOKENIZER_FILE = "tokenizer/tokenizer.json"
 END_OF_TEXT = "<|endoftext|>"
-SCALE = 2.0**64
 
 
 class TrainTokenizer(ExchangeStage):
@@ -23,6 +22,7 @@ class TrainTokenizer(ExchangeStage):
     """
 
     libraries: ClassVar[tuple[str, ...]] = ("tokenizers",)
+    kernels: ClassVar[tuple[str, ...]] = ("hashing",)
 
     partitions: int = 1
     vocab_size: int = Field(default=8192, ge=257, le=1_000_000)
@@ -45,9 +45,10 @@ class TrainTokenizer(ExchangeStage):
 
     def emit(self, batch: pl.DataFrame) -> pl.DataFrame:
         from dataeng.kernels.hashing import hash_texts
+        from dataeng.kernels.text import text_buffers
 
         keys = batch.select(pl.format("{}:{}", pl.lit(self.seed), "id").alias("key")).get_column("key")
-        low, _ = hash_texts(keys)
+        low = hash_texts(text_buffers(keys))[1]
         rows = batch.select(pl.lit(0, dtype=pl.UInt32).alias("partition"), "id", "text")
         return self.combine(rows.with_columns(pl.Series("order", low)))
 
