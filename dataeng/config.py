@@ -18,7 +18,9 @@ YAML 1.2 matters: in 1.1 the language ``no`` in a list is the boolean false.
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
+import reprlib
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,6 +31,7 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.scalarbool import ScalarBoolean
 
 from dataeng.errors import ConfigError, nearest
 from dataeng.stage import ExchangeStage, RowStage, Sink, Source, Stage
@@ -105,14 +108,18 @@ class _File:
         try:
             self.root = YAML(typ="rt", pure=True).load(data.decode("utf-8"))
         except UnicodeDecodeError as error:
-            raise ConfigError(f"{path} is not UTF-8: byte {error.start} is invalid.") from error
+            line = data.count(b"\n", 0, error.start) + 1
+            raise ConfigError(f"{path}:{line}: not UTF-8: byte {error.start} of the file is invalid.") from error
         except MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
             problem = (error.problem or error.context or "invalid YAML").splitlines()[0]
             raise ConfigError(f"{path}{where}: {problem}") from error
         except YAMLError as error:
-            raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from error
+            found = data[: getattr(error, "position", 0)].count(b"\n") + 1  # a character that YAML does not allow
+            raise ConfigError(f"{path}:{found}: {str(error).splitlines()[0]}") from error
+        except RecursionError as error:
+            raise ConfigError(f"{path}: lists or mappings are nested too deeply.") from error
         if not isinstance(self.root, CommentedMap):
             raise ConfigError(f"{path}:1:1: a pipeline is a mapping with the keys {', '.join(PIPELINE_KEYS)}.")
 
@@ -147,7 +154,8 @@ def load_pipeline(path: Path, overrides: list[str] | None = None, allow_code: bo
     for key in root:
         if key not in PIPELINE_KEYS:
             raise file.error(f"unknown key '{key}'{nearest(str(key), PIPELINE_KEYS)}", root, key)
-    entries = {kind: _entries(file, kind) for kind in ("sources", "stages")}
+    taken: set[str] = set()
+    entries = {kind: _entries(file, kind, taken) for kind in ("sources", "stages")}
     for override in overrides or []:
         _apply_override(override, root, [entry for kind in entries.values() for entry in kind])
     for kind in ("sources", "stages"):
@@ -156,9 +164,11 @@ def load_pipeline(path: Path, overrides: list[str] | None = None, allow_code: bo
     folder = str(path.resolve().parent)
     if allow_code and folder not in sys.path:  # stays: workers import the same classes again by name
         sys.path.insert(0, folder)
-    sources = tuple(_build(file, entry, Source, allow_code) for entry in entries["sources"])
-    steps = tuple(_build(file, entry, (RowStage, ExchangeStage, Sink), allow_code) for entry in entries["stages"])
     scalars = _scalars(file, root)
+    seed = scalars.get("seed")
+    sources = tuple(_build(file, entry, Source, allow_code, seed) for entry in entries["sources"])
+    kinds = (RowStage, ExchangeStage, Sink)
+    steps = tuple(_build(file, entry, kinds, allow_code, seed) for entry in entries["stages"])
     return Pipeline(path=path, sources=sources, steps=steps, **scalars)
 
 
@@ -174,14 +184,13 @@ class _Entry:
     fields: dict[str, Any]
 
 
-def _entries(file: _File, kind: str) -> list[_Entry]:
+def _entries(file: _File, kind: str, taken: set[str]) -> list[_Entry]:
     sequence = file.root.get(kind)
     if sequence is None:
         return []
     if not isinstance(sequence, CommentedSeq):
         raise file.error(f"'{kind}' is a list of stages, each on a line that starts with '- '", file.root, kind)
     entries: list[_Entry] = []
-    taken: set[str] = set()
     for index, node in enumerate(sequence):
         entry = _entry(file, sequence, index, node)
         base, count = entry.name, 1
@@ -198,7 +207,7 @@ def _entry(file: _File, sequence: CommentedSeq, index: int, node: Any) -> _Entry
     if isinstance(node, str):
         return _Entry(node, position, node, _default_name(node), None, {})
     if not isinstance(node, CommentedMap):
-        raise file.error(f"expected a stage, found {node!r}", sequence, index)
+        raise file.error(f"expected a stage, found {reprlib.repr(node)}", sequence, index)
     keys = [key for key in node if key not in STEP_KEYS]
     if len(keys) != 1:
         found = ", ".join(map(str, keys)) or "none"
@@ -206,7 +215,9 @@ def _entry(file: _File, sequence: CommentedSeq, index: int, node: Any) -> _Entry
     key = str(keys[0])
     raw = node[keys[0]]
     if raw is not None and not isinstance(raw, CommentedMap):
-        raise file.error(f"'{key}' takes a mapping of its options, found {raw!r}", node, keys[0], value=True)
+        raise file.error(
+            f"'{key}' takes a mapping of its options, found {reprlib.repr(_unwrapped(raw))}", node, keys[0], value=True
+        )
     where, name = node.get("where"), node.get("name", _default_name(key))
     if where is not None and not isinstance(where, str):
         raise file.error("'where' is a predicate over columns, e.g. where: domain == 'web'", node, "where", value=True)
@@ -231,12 +242,22 @@ def _plain(node: Any, file: _File) -> Any:
             return {str(key): convert(item) for key, item in value.items()}
         if isinstance(value, list):
             return [convert(item) for item in value]
-        for kind in (bool, int, float, str):  # ruamel subclasses these to remember how they were written
-            if isinstance(value, kind):
-                return kind(value)
-        return value
+        return _unwrapped(value)
 
-    return convert(node)
+    try:
+        return convert(node)
+    except RecursionError as error:
+        raise ConfigError(f"{file.path}: values are nested too deeply, probably an alias of itself.") from error
+
+
+def _unwrapped(value: Any) -> Any:
+    """Returns the plain value of a scalar; ruamel subclasses them to remember how they were written."""
+    if isinstance(value, ScalarBoolean):  # of an int, as nothing can subclass bool
+        return bool(value)
+    for kind in (bool, int, float, str):
+        if isinstance(value, kind):
+            return kind(value)
+    return value
 
 
 def _scalars(file: _File, root: CommentedMap) -> dict[str, Any]:
@@ -246,14 +267,21 @@ def _scalars(file: _File, root: CommentedMap) -> dict[str, Any]:
     }  # fmt: skip
     values: dict[str, Any] = {"name": re.sub(r"[^a-z0-9_-]+", "_", file.path.stem.lower()).strip("_-") or "pipeline"}
     for key, kinds in expected.items():
-        value = root.get(key)
+        value = _unwrapped(root.get(key))
         if value is None:
             continue
         wrong = not isinstance(value, kinds) or (isinstance(value, bool) and kinds is not bool)
         if wrong:
             names = kinds.__name__ if isinstance(kinds, type) else "number"
-            raise file.error(f"'{key}' is a {names}, found {value!r}", root, key, value=True)
-        values[key] = _plain(value, file)
+            raise file.error(f"'{key}' is a {names}, found {reprlib.repr(_unwrapped(value))}", root, key, value=True)
+        values[key] = value
+    if not 0 <= values.get("max_error_share", 0) <= 1:
+        raise file.error(
+            f"'max_error_share' is {values['max_error_share']}, expected a share from 0 to 1",
+            root,
+            "max_error_share",
+            value=True,
+        )
     if not NAME.fullmatch(values["name"]):
         raise file.error(f"name {values['name']!r} must match {NAME.pattern}", root, "name", value=True)
     return values
@@ -279,6 +307,10 @@ def _apply_override(override: str, root: CommentedMap, entries: list[_Entry]) ->
         raise ConfigError(f"--set {override}: the pipeline has no step '{first}'{nearest(first, names)}")
     entry = names[first]
     if rest == ["where"]:
+        if not isinstance(value, str | None) or value == "":
+            raise ConfigError(
+                f"--set {override}: expected a predicate, e.g. {first}.where=\"domain == 'web'\", or null"
+            )
         entry.where = value
         return
     # Fields may hold dotted keys themselves (apply_rules' `set: {gopher.min_words: 20}`): the rest is one key.
@@ -292,15 +324,15 @@ def _apply_override(override: str, root: CommentedMap, entries: list[_Entry]) ->
         fields[rest[0]] = value
 
 
-def _build(file: _File, entry: _Entry, kinds: Any, allow_code: bool) -> Step:
+def _build(file: _File, entry: _Entry, kinds: Any, allow_code: bool, seed: int | None) -> Step:
     sequence, index = entry.position
     cls = _stage_class(file, entry, allow_code)
     if not issubclass(cls, kinds):
         other = "stages" if kinds is Source else "sources"
         raise file.error(f"'{entry.key}' belongs under '{other}'", sequence, index)
     fields = dict(entry.fields)
-    if "seed" in cls.model_fields and "seed" in file.root:
-        fields.setdefault("seed", file.root["seed"])
+    if "seed" in cls.model_fields and seed is not None:
+        fields.setdefault("seed", seed)
     try:
         stage = cls(**fields)
     except ValidationError as error:
@@ -323,10 +355,12 @@ def _stage_class(file: _File, entry: _Entry, allow_code: bool) -> type[Stage]:
     module_name, _, class_name = dotted.partition(":")
     try:
         found = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
-        raise file.error(f"cannot import stage '{dotted}': {error}", node, key) from error
+    except Exception as error:  # code outside dataeng may raise anything
+        raise file.error(f"cannot import stage '{dotted}': {type(error).__name__}: {error}", node, key) from error
     if not (isinstance(found, type) and issubclass(found, Stage)):
         raise file.error(f"'{dotted}' is not a subclass of dataeng.stage.Stage", node, key)
+    if inspect.isabstract(found):
+        raise file.error(f"'{dotted}' is abstract; name a class that implements it", node, key)
     return found
 
 
@@ -338,7 +372,7 @@ def _field_error(file: _File, entry: _Entry, cls: type[Stage], error: Validation
     if first["type"] == "extra_forbidden":
         message = f"'{entry.key}' has no option '{field}'{nearest(field, cls.model_fields)}"
     else:
-        found = "" if first["type"] == "missing" else f", found {first['input']!r}"
+        found = "" if first["type"] == "missing" else f", found {reprlib.repr(first['input'])}"
         path = ".".join(map(str, location))
         message = f"{entry.key}.{path}: {first['msg']}{found}" if path else f"{entry.key}: {first['msg']}"
     node = entry.node[entry.key] if isinstance(entry.node, CommentedMap) else None

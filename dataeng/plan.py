@@ -120,6 +120,11 @@ def _source_files(pipeline: Pipeline, step: Step) -> list[InputFile]:
     files = source.files(pipeline.base)
     if not files:
         raise InputError(f"{step.name} found no input files (patterns start at {pipeline.base}).")
+    for file in files:
+        try:
+            file.path.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"{step.name}: the name of {file.path!r} is not UTF-8; rename the file.") from error
     return files
 
 
@@ -220,12 +225,17 @@ def _fold_schemas(pipeline: Pipeline, phases: list[Phase]) -> list[Phase]:
 def _checked_columns(step: Step, schema: Schema) -> Columns:
     try:
         columns = step.stage.columns()
-        predicate = parse_predicate(step.where) if step.where else None
+        predicate = parse_predicate(step.where) if step.where is not None else None
     except ConfigError as error:
         raise PlanError(f"'{step.name}': {error}") from error
     for column in (*columns.reads, *(sorted(predicate.columns) if predicate else ())):
         if column not in schema:
             raise PlanError(f"'{step.name}' reads the column '{column}', which is not there{nearest(column, schema)}")
+    if predicate is not None:
+        try:
+            predicate.check_type(schema)
+        except ConfigError as error:
+            raise PlanError(f"'{step.name}': {error}") from error
     return columns
 
 
@@ -268,8 +278,23 @@ def _step_recipe(step: Step) -> dict[str, Any]:
         "where": step.where,
         "version": stage.version if step.key in STAGES else _source_hash(type(stage)),
         "libraries": {name: _library_version(name) for name in stage.libraries},
-        "models": {path.name: sha256_file(path) for path in stage.model_files()},
+        "models": _model_hashes(step),
     }
+
+
+def _model_hashes(step: Step) -> dict[str, str]:
+    """Returns the SHA-256 of every model file by name; of files with the same name, the later ones are numbered."""
+    hashes: dict[str, str] = {}
+    for path in step.stage.model_files():
+        name, count = path.name, 1
+        while name in hashes:
+            count += 1
+            name = f"{path.name} ({count})"
+        try:
+            hashes[name] = sha256_file(path)
+        except OSError as error:
+            raise InputError(f"'{step.name}' cannot read {path}: {error.strerror}.") from error
+    return hashes
 
 
 @lru_cache(maxsize=256)

@@ -6,7 +6,8 @@ The syntax is Python's: comparisons (chains too), ``and or not``, ``+ - * /``, `
     quality_hash_count / quality_word_count > max_symbol_ratio
     language == None                                   # true where the column is null
 
-A name is a parameter if the preset defines one, else a column. Nothing else of Python is accepted.
+A name is a parameter if the preset defines one, else a column. Nothing else of Python is accepted. A comparison with
+null, and a division by zero, is null: not true.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import polars as pl
 
 from dataeng.errors import ConfigError, nearest
 
-Value = float | int | str | bool
+Value = float | int | str | bool | None
+MAX_CHARACTERS = 10_000
+MAX_DEPTH = 100  # beyond it, nesting could exhaust the stack of the parser or of the engine that evaluates it
 
 _COMPARISONS: dict[type[ast.cmpop], Callable[[pl.Expr, pl.Expr], pl.Expr]] = {
     ast.Lt: lambda a, b: a < b,
@@ -34,7 +36,8 @@ _ARITHMETIC: dict[type[ast.operator], Callable[[pl.Expr, pl.Expr], pl.Expr]] = {
     ast.Add: lambda a, b: a + b,
     ast.Sub: lambda a, b: a - b,
     ast.Mult: lambda a, b: a * b,
-    ast.Div: lambda a, b: a / b,
+    # Nothing divided by nothing says nothing: null, which no comparison holds for. (Polars sorts NaN above all numbers.)
+    ast.Div: lambda a, b: pl.when(b != 0).then(a / b),
 }
 
 
@@ -49,6 +52,17 @@ class Predicate:
     parameters: frozenset[str]
     """Parameters that it uses."""
 
+    def check_type(self, schema: Mapping[str, pl.DataType]) -> None:
+        """Raises `ConfigError` if, over these columns, the predicate is not something that is true or false."""
+        if not self.columns:
+            raise ConfigError(f"predicate '{self.text}' names no column, so it says the same of every document")
+        try:
+            dtype = pl.DataFrame(schema=schema).select(self.expr.alias("mask")).schema["mask"]
+        except pl.exceptions.PolarsError as error:
+            raise ConfigError(f"predicate '{self.text}' does not fit its columns: {_first_line(error)}") from error
+        if dtype != pl.Boolean():
+            raise ConfigError(f"predicate '{self.text}' is {dtype}; expected a comparison or other Boolean")
+
     def check(self, known: Iterable[str]) -> None:
         """Raises `ConfigError` if a column is not among ``known``."""
         known = set(known)
@@ -62,8 +76,11 @@ def parse_predicate(text: str, parameters: Mapping[str, Value] | None = None) ->
     Raises:
       ConfigError: says what is wrong and at which character.
     """
+    text = text.strip()
+    if len(text) > MAX_CHARACTERS:
+        raise ConfigError(f"predicate '{text[:60]}…' has {len(text)} characters; at most {MAX_CHARACTERS} are accepted")
     try:
-        tree = ast.parse(text.strip(), mode="eval")
+        tree = ast.parse(text, mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         place = f" at character {error.offset}" if isinstance(error, SyntaxError) and error.offset else ""
         raise ConfigError(f"predicate '{text}' is not an expression{place}") from error
@@ -72,13 +89,26 @@ def parse_predicate(text: str, parameters: Mapping[str, Value] | None = None) ->
     return Predicate(text, expr, frozenset(builder.columns), frozenset(builder.used))
 
 
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
 class _Builder:
     def __init__(self, text: str, parameters: Mapping[str, Value]) -> None:
         self.text, self.parameters = text, parameters
         self.columns: set[str] = set()
         self.used: set[str] = set()
+        self.depth = 0
 
     def build(self, node: ast.expr) -> pl.Expr:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise ConfigError(f"predicate '{self.text[:60]}…' is nested more than {MAX_DEPTH} deep")
+        expr = self._build(node)
+        self.depth -= 1
+        return expr
+
+    def _build(self, node: ast.expr) -> pl.Expr:
         match node:
             case ast.BoolOp(op=op, values=values):
                 parts = [self.build(value) for value in values]
@@ -94,7 +124,7 @@ class _Builder:
             case ast.Name(id=name):
                 return self._name(name)
             case ast.Constant(value=str() | int() | float() | bool() as value):
-                return pl.lit(value)
+                return self._literal(node, value)
         raise self._refuse(node)
 
     def _compare(self, left: ast.expr, ops: list[ast.cmpop], comparators: list[ast.expr]) -> pl.Expr:
@@ -108,7 +138,10 @@ class _Builder:
         if isinstance(op, ast.In | ast.NotIn):
             if not isinstance(right, ast.Tuple | ast.List | ast.Set):
                 raise self._refuse(right, "after 'in' comes a list, e.g. ('en', 'de')")
-            found = self.build(left).is_in([self._constant(item) for item in right.elts])
+            items = [self._constant(item) for item in right.elts]
+            if len({isinstance(item, str) for item in items}) > 1:
+                raise self._refuse(right, "a list after 'in' holds either strings or numbers, not both")
+            found = self.build(left).is_in(items)
             return ~found if isinstance(op, ast.NotIn) else found
         if isinstance(right, ast.Constant) and right.value is None and isinstance(op, ast.Eq | ast.NotEq):
             return self.build(left).is_null() if isinstance(op, ast.Eq) else self.build(left).is_not_null()
@@ -116,10 +149,25 @@ class _Builder:
             raise self._refuse(right, "that comparison is not known here; use == != < <= > >= or in")
         return _COMPARISONS[type(op)](self.build(left), self.build(right))
 
-    def _constant(self, node: ast.expr) -> Any:
-        if isinstance(node, ast.Constant) and isinstance(node.value, str | int | float):
-            return node.value
+    def _constant(self, node: ast.expr) -> str | int | float:
+        match node:
+            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
+                return -self._number(node, value)
+            case ast.Constant(value=str() as text):
+                return text
+            case ast.Constant(value=int() | float() as value):
+                return self._number(node, value)
         raise self._refuse(node, "a list after 'in' holds strings and numbers only")
+
+    def _literal(self, node: ast.expr, value: Value) -> pl.Expr:
+        return pl.lit(value if isinstance(value, str | bool) else self._number(node, value))
+
+    def _number(self, node: ast.expr, value: int | float) -> int | float:
+        if isinstance(value, bool):
+            raise self._refuse(node, "a list after 'in' holds strings and numbers only")
+        if isinstance(value, int) and abs(value) >= 1 << 63:
+            raise self._refuse(node, "whole numbers have at most 63 bits")
+        return value
 
     def _name(self, name: str) -> pl.Expr:
         if name in self.parameters:
@@ -129,6 +177,9 @@ class _Builder:
         return pl.col(name)
 
     def _refuse(self, node: ast.expr, why: str = "") -> ConfigError:
-        piece = ast.get_source_segment(self.text.strip(), node) or type(node).__name__
+        piece = ast.get_source_segment(self.text, node) or type(node).__name__
         reason = why or "only comparisons, and/or/not, arithmetic, in, names, numbers and strings are accepted"
-        return ConfigError(f"predicate '{self.text}', at '{piece}' (character {node.col_offset + 1}): {reason}")
+        lines = self.text.split("\n")
+        line = lines[min(node.lineno, len(lines)) - 1].encode()
+        character = len(line[: node.col_offset].decode(errors="replace")) + 1  # Python counts bytes
+        return ConfigError(f"predicate '{self.text}', at '{piece}' (character {character}): {reason}")
