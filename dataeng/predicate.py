@@ -36,7 +36,7 @@ _ARITHMETIC: dict[type[ast.operator], Callable[[pl.Expr, pl.Expr], pl.Expr]] = {
     ast.Add: lambda a, b: a + b,
     ast.Sub: lambda a, b: a - b,
     ast.Mult: lambda a, b: a * b,
-    # Nothing divided by nothing says nothing: null, which no comparison holds for. (Polars sorts NaN above all numbers.)
+    # Nothing divided by nothing says nothing: null, for which no comparison holds. (To Polars, NaN exceeds all numbers.)
     ast.Div: lambda a, b: pl.when(b != 0).then(a / b),
 }
 

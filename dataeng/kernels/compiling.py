@@ -91,8 +91,8 @@ def called(function: Function) -> Function:
 def _part_of_kernels(function: Function, *, forceinline: bool) -> Function:
     """Compiles without Numba's reference counting: such a function may index its arrays, but not make any.
 
-    Otherwise every call counts each array argument up and down with atomic instructions, and the signal kernel runs at a
-    third of its speed.
+    Otherwise every call counts each array argument up and down with atomic instructions, and the signal kernel runs
+    at a third of its speed.
     """
     import numba
 

@@ -2,8 +2,8 @@
 
 Broder (1997), *On the resemblance and containment of documents*. A text is normalised as datatrove's ``simplify_text``
 does (lower case, numbers become 0, punctuation becomes a space, diacritics are dropped), cut into words at white space,
-and every run of ``ngram`` words is a *shingle*. Characters of scripts that put no spaces between words (Chinese, Japanese,
-Thai, Lao, Khmer, Burmese) are a word each.
+and every run of ``ngram`` words is a *shingle*. Characters of scripts that put no spaces between words (Chinese,
+Japanese, Thai, Lao, Khmer, Burmese) are a word each.
 
 Shingles are hashed to 32 bits, permuted by ``multiplier * shingle + increment`` modulo 2^32, and the minimum of each
 permutation is kept.
@@ -63,7 +63,7 @@ class Permutations(NamedTuple):
 
 
 def permutations(count: int, seed: int = 1) -> Permutations:
-    """Draws hash functions by SplitMix64 (Steele et al. 2014), the same on every machine and with every library version."""
+    """Draws hash functions by SplitMix64 (Steele et al. 2014): the same on every machine, with every library version."""
     numbers = np.fromiter(itertools.islice(_splitmix64(seed), 2 * count), np.uint32, 2 * count)
     return Permutations(numbers[:count] | np.uint32(1), numbers[count:])
 
@@ -92,11 +92,16 @@ def fold_table() -> FoldTable:
     folded = np.arange(CODE_POINT_LIMIT, dtype=np.uint32)
     folded[0x110000:] = BREAK
     expansions: list[int] = [0]
-    # Everything that may change. Hangul syllables are taken apart by arithmetic in the kernel's `next_folded`.
-    changing = [
-        *range(0x3400), *range(0xA000, 0xAC00), *range(0xD7A4, 0xD800), *range(0xF900, 0x20000), *range(0x2F800, 0x2FA20),
-        *range(0xE0100, 0xE01F0),
-    ]  # fmt: skip
+    # Everything that may change; Hangul syllables are taken apart by arithmetic in `push_several`.
+    ranges = (
+        (0, 0x3400),
+        (0xA000, 0xAC00),
+        (0xD7A4, 0xD800),
+        (0xF900, 0x20000),
+        (0x2F800, 0x2FA20),
+        (0xE0100, 0xE01F0),
+    )
+    changing = [code_point for first, end in ranges for code_point in range(first, end)]
     # One call for all, which is fast; a separator keeps the characters apart and each one without context.
     lowered = "\x01".join(map(chr, changing)).lower()
     decomposed = unicodedata.normalize("NFD", lowered).split("\x01")
@@ -348,8 +353,8 @@ class Signatures(NamedTuple):
 def minhash(texts: TextBuffers, functions: Permutations, *, ngram: int = 5) -> Signatures:
     """Returns the MinHash signature of every text.
 
-    Texts with fewer than ``ngram`` words have no shingles; their signature is all ones and must not be compared (all such
-    texts would be duplicates of each other): leave them to exact deduplication.
+    Texts with fewer than ``ngram`` words have no shingles; their signature is all ones and must not be compared (all
+    such texts would be duplicates of each other): leave them to exact deduplication.
     """
     if not 1 <= ngram <= MAX_NGRAM:
         raise ValueError(f"ngram must be 1 to {MAX_NGRAM} words, got {ngram}")

@@ -1,9 +1,9 @@
 """Repetition inside one text: lines, paragraphs and word n-grams, as datatrove's Gopher repetition filter counts it.
 
 An n-gram can occur twice only if both (n-1)-grams in it do. So only bigrams are all hashed; each longer length looks at
-the few places that are left, and the counts are still exact. N-grams are compared by the hashes of their words; datatrove
-joins the words of its 5- to 10-grams without a space and so takes "1 23" for "12 3", which differs in a few documents
-per thousand.
+the few places that are left, and the counts are still exact. N-grams are compared by the hashes of their words;
+datatrove joins the words of its 5- to 10-grams without a space and so takes "1 23" for "12 3", which differs in a few
+documents per thousand.
 """
 
 from __future__ import annotations
@@ -100,8 +100,8 @@ def count_repeated_paragraphs(
     """Counts repeated pieces of ``re.split(r"\\n{2,}", text.strip())``.
 
     Args:
-      first_byte, first_char: where the stripped text starts, from the text's start; ``last_byte``, ``last_char``: its end.
-        The rest as for `count_repeated_lines`.
+      first_byte, first_char: where the stripped text starts, from the text's start; ``last_byte``, ``last_char``: its
+        end. The rest as for `count_repeated_lines`.
     """
     mask = clear_table(table, num_lines + 1)
     paragraphs, repeated, repeated_chars = 0, 0, 0
@@ -246,7 +246,7 @@ def repeated_gram_chars(
     gram_slot: NDArray[np.int32],
     slot_first: NDArray[np.int32],
 ) -> int:
-    """Returns the characters of n-grams that occurred before, jumping over each (datatrove's ``find_all_duplicate``)."""
+    """Returns the characters of n-grams that occurred before, jumping over each; datatrove's ``find_all_duplicate``."""
     next_free, chars = 0, 0
     for k in range(num_candidates):
         at = candidates[k]

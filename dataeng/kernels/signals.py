@@ -65,7 +65,7 @@ def ends_with_ellipsis(data: NDArray[np.uint8], start: int, stop: int) -> bool:
 
 @called
 def without_citations(data: NDArray[np.uint8], start: int, stop: int) -> int:
-    """Returns where ``data[start:stop]`` ends when ``[12]``, ``[edit]`` and ``[citation needed]`` at its end are cut."""
+    """Returns where ``data[start:stop]`` ends without the ``[12]``, ``[edit]`` and ``[citation needed]`` at its end."""
     while stop > start and data[stop - 1] == 93:
         i = stop - 2
         while i >= start and 48 <= data[i] <= 57:

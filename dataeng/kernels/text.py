@@ -168,7 +168,7 @@ def previous_character(data: NDArray[np.uint8], i: int, start: int) -> int:
 
 @inlined
 def clear_table(table: NDArray[np.uint64], num_entries: int) -> np.uint64:
-    """Empties enough of a hash table for ``num_entries`` and returns the mask of its slots (a power of two, minus 1)."""
+    """Empties enough of a hash table for ``num_entries``; returns the mask of its slots (a power of two, minus 1)."""
     size = 8
     while size < 2 * num_entries:
         size *= 2

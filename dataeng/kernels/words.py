@@ -8,8 +8,8 @@ Dolma) a chunk is a word. With ``words="split"`` chunks are cut further, by the 
 * a final period stays with a single capital ("J.") and is cut off after anything else;
 * ``'s`` is cut off the end; so are the English contractions ``n't 'm 're 've 'll 'd``; so are units, ``%``, ``+`` and
   currency signs after a digit;
-* inside, a chunk is cut at ellipses, symbols, hyphens before a letter, commas and ``: < > = /`` between letters, operators
-  between digits, and a period between a lower-case and an upper-case letter; web addresses are left whole.
+* inside, a chunk is cut at ellipses, symbols, hyphens before a letter, commas and ``: < > = /`` between letters,
+  operators between digits, and a period between a lower-case and an upper-case letter; web addresses are left whole.
 
 Not reproduced: spaCy's list of special cases (abbreviations such as "e.g.", "gonna", "cannot", emoticons), and the
 currency names of several letters.
@@ -295,8 +295,8 @@ def contraction_start(data: NDArray[np.uint8], start: int, stop: int) -> int:
 def is_address(data: NDArray[np.uint8], start: int, stop: int, classes: NDArray[np.uint16]) -> bool:
     """Whether the piece looks like a web or mail address, by the gist of spaCy's ``URL_PATTERN``.
 
-    Scheme and user are optional; then labels of letters, digits, ``-`` and ``_`` with periods between; the last label has
-    two or more lower-case letters; then the end, a port or a path.
+    Scheme and user are optional; then labels of letters, digits, ``-`` and ``_`` with periods between; the last label
+    has two or more lower-case letters; then the end, a port or a path.
     """
     i = start
     for j in range(start, stop - 2):
