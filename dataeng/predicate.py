@@ -36,8 +36,8 @@ _ARITHMETIC: dict[type[ast.operator], Callable[[pl.Expr, pl.Expr], pl.Expr]] = {
     ast.Add: lambda a, b: a + b,
     ast.Sub: lambda a, b: a - b,
     ast.Mult: lambda a, b: a * b,
-    # Nothing divided by nothing says nothing: null, for which no comparison holds. (To Polars, NaN exceeds all numbers.)
-    ast.Div: lambda a, b: pl.when(b != 0).then(a / b),
+    # Nothing divided by nothing says nothing: null, and no comparison holds (to Polars, NaN exceeds all numbers).
+    ast.Div: lambda a, b: a / b.replace(0, None),
 }
 
 
@@ -159,7 +159,7 @@ class _Builder:
                 return self._number(node, value)
         raise self._refuse(node, "a list after 'in' holds strings and numbers only")
 
-    def _literal(self, node: ast.expr, value: Value) -> pl.Expr:
+    def _literal(self, node: ast.expr, value: str | bool | int | float) -> pl.Expr:
         return pl.lit(value if isinstance(value, str | bool) else self._number(node, value))
 
     def _number(self, node: ast.expr, value: int | float) -> int | float:
