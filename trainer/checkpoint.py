@@ -128,10 +128,13 @@ class CheckpointFolder:
             )
 
     def discard_after(self, step: int) -> None:
-        """Removes the checkpoints of later steps (0: all)."""
+        """Removes the checkpoints of later steps (0: all), and what a killed process left half-written."""
         for later in self.steps():
             if later > step:
                 self._remove(self._path(later))
+        for folder in self.folder.glob("step-*"):
+            if not (folder / STATE_NAME).exists():
+                self._remove(folder)
 
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}"

@@ -35,7 +35,7 @@ class Preset:
 PRESETS: dict[str, Preset] = {
     "tiny": Preset(
         dim=128, num_layers=4, num_heads=4, num_kv_heads=2, hidden_dim=384,
-        sequence_length=256, batch_size=8, learning_rate=4e-3,
+        sequence_length=128, batch_size=8, learning_rate=2e-3,
     ),
     "small": Preset(
         dim=320, num_layers=6, num_heads=5, num_kv_heads=5, hidden_dim=864,

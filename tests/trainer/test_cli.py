@@ -1,0 +1,103 @@
+"""The command line: what a person sees, and one clear error for each wrong input."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from dataeng.formats.mixture import load_mixture, save_mixture
+from trainer.cli import app
+
+SMALL = ["--steps", "4", "--batch-size", "2", "--sequence-length", "32", "--threads", "1", "--device", "cpu"]
+
+
+def invoke(*arguments: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+def error_of(*arguments: object) -> str:
+    code, _, stderr = invoke(*arguments)
+    assert code == 1
+    assert "Traceback" not in stderr
+    assert stderr.startswith("error: ")
+    return stderr.strip()
+
+
+def test_a_run_prints_losses_and_where_things_are(mixture: Path, tmp_path: Path) -> None:
+    code, stdout, stderr = invoke("--mixture", mixture, *SMALL)
+    assert (code, stderr) == (0, "")
+    assert "step 1/4  loss 5." in stdout
+    assert "step 4/4  loss" in stdout
+    table = [line.split() for line in stdout.splitlines()]
+    assert ["domain", "first", "loss", "last", "loss", "weight", "share", "epochs"] in table
+    assert [row[0] for row in table if len(row) == 6] == ["code", "prose", "tables"]
+    assert f"run: {tmp_path / 'run' / 'training' / 'mix'}" in stdout
+    assert "learned mixture: " in stdout
+    code, stdout, _ = invoke("--mixture", mixture, *SMALL)
+    assert code == 0
+    assert "after step 4" in stdout
+    assert "step 4/4" not in stdout
+
+
+def test_module_and_help_start_without_pytorch() -> None:
+    code = "import sys, trainer.cli; sys.exit('torch' in sys.modules or 'polars' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    shown = subprocess.run([sys.executable, "-m", "trainer", "--help"], capture_output=True, text=True)
+    assert shown.returncode == 0
+    assert "--mixture" in shown.stdout
+
+
+def test_missing_and_broken_manifests(tmp_path: Path, mixture: Path) -> None:
+    assert "cannot read mixture manifest" in error_of("--mixture", tmp_path / "none.json")
+    (tmp_path / "broken.json").write_text("{")
+    assert "broken.json: manifest: Invalid JSON" in error_of("--mixture", tmp_path / "broken.json")
+    values = json.loads(mixture.read_text())
+    values["domains"]["code"]["weight"] = 0.9
+    (tmp_path / "sum.json").write_text(json.dumps(values))
+    assert "weights sum to 1.5, expected 1 (code 0.9, prose 0.35, tables 0.25)" in error_of(
+        "--mixture", tmp_path / "sum.json"
+    )
+
+
+def test_missing_and_changed_packs(mixture: Path, tmp_path: Path) -> None:
+    pack = tmp_path / "run" / "packs" / "prose"
+    manifest = (pack / "pack.json").read_text()
+    (pack / "pack.json").write_text(manifest.replace("b" * 64, "c" * 64))
+    assert "made with another tokenizer" in error_of("--mixture", mixture, *SMALL)
+    (pack / "pack.json").write_text(manifest)
+    (pack / "00001.bin").write_bytes((pack / "00001.bin").read_bytes()[:-2])
+    assert "00001.bin has" in error_of("--mixture", mixture, *SMALL)
+    (pack / "pack.json").unlink()
+    assert f"no pack at {mixture.parent / '../run/packs/prose'}" in error_of("--mixture", mixture, *SMALL)
+
+
+def test_rows_that_cannot_be(mixture: Path) -> None:
+    message = error_of("--mixture", mixture, *SMALL, "--sequence-length", 10_000_000)
+    assert "too few for one row of 10,000,000 + 1; use --sequence-length" in message
+    manifest = load_mixture(mixture)
+    domains = {name: domain.model_copy(update={"max_epochs": 0.001}) for name, domain in manifest.domains.items()}
+    save_mixture(mixture, manifest.model_copy(update={"domains": domains}))
+    message = error_of("--mixture", mixture, *SMALL)
+    assert "8 rows are asked for, but the epoch caps exhaust all domains after" in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--preset", "tinny"], "did you mean 'tiny'"),
+        (["--device", "abacus"], "--device abacus is unknown; use cpu, cuda or cuda:N"),
+        (["--device", "meta"], "--device meta is not supported"),
+        (["--device", "cuda:99"], "--device cuda:99: this machine has"),
+        (["--resume-from", "3"], "there is no checkpoint of step 3"),
+        (["--steps", "0"], "--steps is 0"),
+    ],
+)
+def test_wrong_options(mixture: Path, arguments: list[str], message: str) -> None:
+    assert message in error_of("--mixture", mixture, *SMALL, *arguments)

@@ -1,0 +1,84 @@
+"""Options to configuration: derived values, refusals, and what makes two runs the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dataeng.errors import ConfigError
+from dataeng.formats.mixture import LearnedWeights, load_mixture
+from trainer.config import PRESETS, Options, TrainConfig, as_json, default_out, derive_config, identity
+
+MakeConfig = Callable[..., TrainConfig]
+
+
+def test_none_means_the_presets_value_or_a_derived_one(mixture: Path) -> None:
+    config = derive_config(Options(mixture=mixture, steps=100), load_mixture(mixture))
+    preset = PRESETS["tiny"]
+    assert (config.batch_size, config.sequence_length) == (preset.batch_size, preset.sequence_length)
+    assert config.optimizer.learning_rate == preset.learning_rate
+    assert (config.optimizer.warmup_steps, config.optimizer.decay_steps, config.checkpoint_every) == (5, 25, 25)
+    assert (config.model.vocab_size, config.model.max_positions) == (257, preset.sequence_length)
+    assert config.tokens_per_step == preset.batch_size * preset.sequence_length
+    assert config.save_mixture == config.out / "mix.json"
+    assert config.reweighting == load_mixture(mixture).reweighting
+
+
+def test_the_run_folder_follows_the_manifest(mixture: Path, tmp_path: Path) -> None:
+    manifest = load_mixture(mixture)
+    assert default_out(mixture, manifest) == tmp_path / "run" / "training" / "mix"
+    assert default_out(mixture, manifest.model_copy(update={"run": None})) == Path("runs/training/mix")
+    entry = LearnedWeights(run="x", step=1, weights={}, losses={})
+    second = manifest.model_copy(update={"history": [entry]})
+    assert default_out(mixture, second) == tmp_path / "run" / "training" / "mix-2"
+
+
+def test_the_method_can_be_overridden(make_config: MakeConfig) -> None:
+    assert make_config().reweighting.method == "sow-identity"
+    overridden = make_config(reweighting="none").reweighting
+    assert (overridden.method, overridden.ema) == ("none", 0.5)
+    assert make_config(normalization="batch").loss.normalization == "batch"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"preset": "tinny"}, "--preset tinny is unknown; did you mean 'tiny'"),
+        ({"reweighting": "sow"}, "--reweighting sow is unknown"),
+        ({"normalization": "batches"}, "did you mean 'batch'"),
+        ({"steps": 0}, "--steps is 0; expected at least 1"),
+        ({"batch_size": -1}, "--batch-size is -1"),
+        ({"sequence_length": 0}, "--sequence-length is 0"),
+        ({"checkpoint_every": 0}, "--checkpoint-every is 0"),
+        ({"keep_checkpoints": 0}, "--keep-checkpoints is 0"),
+        ({"threads": 0}, "--threads is 0"),
+        ({"learning_rate": 0.0}, "--learning-rate is 0"),
+        ({"learning_rate": float("nan")}, "--learning-rate is nan"),
+        ({"resume": False, "resume_from": 5}, "contradict each other"),
+    ],
+)
+def test_wrong_options_are_named(make_config: MakeConfig, options: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_config(**options)
+
+
+def test_identity_holds_what_decides_the_numbers_and_nothing_else(make_config: MakeConfig, mixture: Path) -> None:
+    manifest = load_mixture(mixture)
+    same = identity(make_config(), manifest)
+    elsewhere = make_config(out=Path("elsewhere"), device="cuda", checkpoint_every=7, keep_checkpoints=9, threads=2)
+    assert identity(elsewhere, manifest) == same
+    for options in ({"steps": 61}, {"seed": 1}, {"learning_rate": 1.0}, {"batch_size": 5}, {"reweighting": "none"}):
+        assert identity(make_config(**options), manifest) != same
+    code = manifest.domains["code"].model_copy(update={"weight": 0.41})
+    assert identity(make_config(), manifest.model_copy(update={"domains": {**manifest.domains, "code": code}})) != same
+    assert json.loads(json.dumps(same)) == same
+
+
+def test_as_json_is_json(make_config: MakeConfig) -> None:
+    config = replace(make_config(), out=Path("a/b"))
+    values = json.loads(json.dumps(as_json(config)))
+    assert (values["out"], values["model"]["dim"], values["reweighting"]["ema"]) == ("a/b", 128, 0.5)

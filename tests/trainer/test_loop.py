@@ -1,0 +1,242 @@
+"""Whole runs: every domain learns; a killed run resumes bit for bit; folders are guarded."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+
+from dataeng.errors import ConfigError, DataengError, FormatError, LeaseError
+from dataeng.formats.atomic import sha256_file
+from dataeng.formats.mixture import load_mixture, save_mixture
+from trainer.config import TrainConfig
+from trainer.loop import TrainingReport, train
+from trainer.monitor import StepRecord
+from trainer.session import held
+
+MakeConfig = Callable[..., TrainConfig]
+
+
+class Recorder:
+    """A watcher that keeps what it is told, and does something at one step."""
+
+    def __init__(self, at_step: int | None = None, action: Callable[[], object] = lambda: None) -> None:
+        self.at_step, self.action = at_step, action
+        self.notes: list[str] = []
+        self.steps: list[int] = []
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+    def begin(self, first_step: int, num_steps: int) -> None:
+        self.steps.clear()
+
+    def step(self, record: StepRecord) -> None:
+        self.steps.append(record.step)
+        if record.step == self.at_step:
+            self.action()
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+def run(config: TrainConfig, watcher: Recorder | None = None) -> TrainingReport:
+    return train(config, load_mixture(config.mixture), watcher or Recorder())
+
+
+def numbers(out: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """All metrics but the times."""
+    metrics = pl.read_parquet(out / "metrics" / "*.parquet").sort("step", maintain_order=True)
+    steps = pl.read_parquet(out / "steps" / "*.parquet").sort("step").drop("seconds", "tokens_per_second")
+    return metrics, steps
+
+
+def assert_same_run(one: Path, other: Path, last_step: int) -> None:
+    for found, expected in zip(numbers(one), numbers(other), strict=True):
+        assert found.equals(expected)
+        assert found["step"].unique().sort().to_list() == list(range(1, last_step + 1))
+    for name in ("model", "optimizer"):
+        files = [out / "checkpoints" / f"step-{last_step:08d}" / f"{name}.safetensors" for out in (one, other)]
+        assert sha256_file(files[0]) == sha256_file(files[1]), name
+
+
+def test_every_domain_learns_and_the_run_describes_itself(make_config: MakeConfig, mixture: Path) -> None:
+    config = make_config(steps=80, batch_size=8, learning_rate=4e-3, checkpoint_every=40)
+    report = run(config)
+    assert (report.step, report.saved_mixture) == (80, config.out / "mix.json")
+    for domain in report.domains:
+        assert domain.first_loss is not None and domain.last_loss is not None
+        assert domain.first_loss > 4, domain  # ln 257 = 5.5 at the very first step
+        assert domain.last_loss < 0.8 * domain.first_loss, domain
+    metrics, steps = numbers(config.out)
+    assert (metrics.group_by("step").agg(pl.col("weight").sum())["weight"] - 1).abs().max() < 1e-9
+    per_step = metrics.group_by("step", maintain_order=True).agg(
+        (pl.col("loss") * pl.col("tokens")).sum() / pl.col("tokens").sum(),
+        (pl.col("loss") * pl.col("tokens") * pl.col("multiplier")).sum() / pl.col("tokens").sum().alias("weighted"),
+    )
+    assert (per_step["loss"] - steps["loss"]).abs().max() < 1e-9
+    assert steps["learning_rate"].max() == 4e-3
+    assert metrics.group_by("domain").agg(pl.col("tokens").sum())["tokens"].sum() == 80 * 8 * 64
+    told = json.loads((config.out / "training.json").read_text())
+    assert (told["status"], told["step"], told["domains"]) == ("finished", 80, ["code", "prose", "tables"])
+    learned = load_mixture(config.out / "mix.json")
+    assert learned.policy.name == "learned"
+    weighted = metrics.filter(pl.col("step") > 2)  # two steps of warm-up
+    means = {name: weighted.filter(pl.col("domain") == name)["weight"].mean() for name in learned.domains}
+    assert {name: domain.weight for name, domain in learned.domains.items()} == pytest.approx(means)
+    save_mixture(mixture.parent / "second.json", learned)  # the way back: the learned manifest trains as it is
+    second = make_config(mixture=config.out / "mix.json", steps=2)
+    assert second.out == config.out.parent / "mix-2"
+    assert run(second).step == 2
+
+
+def test_without_reweighting_the_loss_is_the_plain_mean(make_config: MakeConfig) -> None:
+    config = make_config(steps=5, reweighting="none")
+    run(config)
+    metrics, steps = numbers(config.out)
+    assert metrics["multiplier"].unique().to_list() == [1.0]
+    assert (steps["loss"] - steps["weighted_loss"]).abs().max() < 1e-5
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from dataeng.formats.mixture import load_mixture
+from rich.console import Console
+from trainer.config import Options, derive_config
+from trainer.loop import train
+from trainer.progress import PlainWatcher
+
+class Killed(PlainWatcher):
+    def step(self, record):
+        super().step(record)
+        if record.step == int(sys.argv[5]):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+mixture, out, threads, steps = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+options = Options(mixture=mixture, out=out, steps=steps, batch_size=4, sequence_length=64, threads=threads,
+                  checkpoint_every=steps // 2, device="cpu")
+manifest = load_mixture(mixture)
+train(derive_config(options, manifest), manifest, Killed(Console()))
+"""
+
+
+@pytest.mark.parametrize(("threads", "steps"), [(1, 60), (2, 12)])
+def test_a_killed_run_resumes_bit_for_bit(
+    make_config: MakeConfig, mixture: Path, tmp_path: Path, threads: int, steps: int
+) -> None:
+    """Half the steps, then a few more that are lost with the process, then the rest: as if it had never died."""
+    half, fatal = steps // 2, steps // 2 + 4
+    options = {"threads": threads, "steps": steps, "checkpoint_every": half}
+    unbroken, broken = (make_config(out=tmp_path / name, **options) for name in ("unbroken", "broken"))
+    run(unbroken)
+    arguments = [sys.executable, "-c", KILLED, mixture, broken.out, str(threads), str(steps), str(fatal)]
+    killed = subprocess.run(arguments, capture_output=True, text=True, timeout=300)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert json.loads((broken.out / "training.json").read_text())["status"] == "running"
+    assert [path.name for path in (broken.out / "checkpoints").iterdir()] == [f"step-{half:08d}"]
+    watcher = Recorder()
+    run(broken, watcher)
+    assert watcher.steps == list(range(half + 1, steps + 1))
+    assert any(f"after step {half}" in note for note in watcher.notes)
+    assert_same_run(broken.out, unbroken.out, steps)
+
+
+def test_a_stop_signal_saves_and_the_same_command_goes_on(make_config: MakeConfig, tmp_path: Path) -> None:
+    unbroken, stopped = make_config(out=tmp_path / "unbroken"), make_config(out=tmp_path / "stopped")
+    run(unbroken)
+    before = signal.getsignal(signal.SIGTERM)
+    report = run(stopped, Recorder(17, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+    assert (report.step, report.saved_mixture) == (17, None)
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert json.loads((stopped.out / "training.json").read_text())["status"] == "stopped"
+    assert not (stopped.out / "mix.json").exists()
+    assert run(stopped).step == 60
+    assert_same_run(stopped.out, unbroken.out, 60)
+
+
+def test_a_finished_run_is_not_run_again(make_config: MakeConfig) -> None:
+    config = make_config(steps=4, checkpoint_every=2)
+    first = run(config)
+    files = {path: path.stat().st_mtime_ns for path in config.out.rglob("*.parquet")}
+    watcher = Recorder()
+    assert run(config, watcher).domains == first.domains
+    assert watcher.steps == []
+    assert {path: path.stat().st_mtime_ns for path in config.out.rglob("*.parquet")} == files
+
+
+def test_going_back_and_starting_over(make_config: MakeConfig, tmp_path: Path) -> None:
+    config, unbroken = make_config(steps=6, checkpoint_every=2), make_config(steps=6, out=tmp_path / "unbroken")
+    run(unbroken)
+    run(config)
+    watcher = Recorder()
+    run(make_config(steps=6, checkpoint_every=2, resume_from=4), watcher)
+    assert watcher.steps == [5, 6]
+    assert_same_run(config.out, unbroken.out, 6)
+    run(make_config(steps=6, checkpoint_every=2, resume=False), watcher)
+    assert watcher.steps == [1, 2, 3, 4, 5, 6]
+    assert_same_run(config.out, unbroken.out, 6)
+
+
+def test_another_configuration_or_a_damaged_checkpoint_is_refused(make_config: MakeConfig) -> None:
+    config = make_config(steps=4, checkpoint_every=2)
+    run(config)
+    before = numbers(config.out)
+    with pytest.raises(ConfigError, match=r"optimizer.learning_rate was 0.002, now 0.5"):
+        run(make_config(steps=4, learning_rate=0.5))
+    model = config.out / "checkpoints" / "step-00000004" / "model.safetensors"
+    model.write_bytes(model.read_bytes()[:1000])
+    with pytest.raises(FormatError, match=r"model.safetensors has 1,000 bytes.*--resume-from 2"):
+        run(config)
+    for found, expected in zip(numbers(config.out), before, strict=True):
+        assert found.equals(expected)
+
+
+def test_two_trainers_do_not_share_a_folder(make_config: MakeConfig) -> None:
+    config = make_config(steps=2)
+    with held(config.out), pytest.raises(LeaseError, match=f"another trainer .process {os.getpid()}. is writing to"):
+        run(config)
+    assert run(config).step == 2
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(steps=6, checkpoint_every=2)
+    poisoned = Recorder(3, lambda: monkeypatch.setattr("trainer.loop.token_losses", lambda *a: real(*a) * float("nan")))
+    from trainer.loss import token_losses as real
+
+    with pytest.raises(DataengError, match=r"loss of .*code.* is not finite in step 4.*checkpoint of step 2 is intact"):
+        run(config, poisoned)
+    assert json.loads((config.out / "training.json").read_text())["status"].startswith("failed: the loss of")
+    monkeypatch.undo()
+    watcher = Recorder()
+    run(config, watcher)
+    assert watcher.steps == [3, 4, 5, 6]
+
+
+def test_global_settings_are_left_as_they_were(make_config: MakeConfig) -> None:
+    before = (torch.are_deterministic_algorithms_enabled(), torch.get_num_threads())
+    run(make_config(steps=1, threads=2))
+    assert (torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()) == before
+
+
+def test_nothing_is_pickled(make_config: MakeConfig) -> None:
+    config = make_config(steps=1)
+    run(config)
+    files = [path for path in config.out.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} == {".json", ".safetensors", ".parquet", ""}
+    for path in files:
+        assert not path.read_bytes().startswith(pickle.PROTO)

@@ -1,0 +1,99 @@
+"""Per-domain losses and the weighted loss, by hand, against PyTorch's own, and for bias."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from trainer.loss import domain_sums, loss_multipliers, token_losses, weighted_loss
+
+
+@pytest.mark.parametrize("chunk_tokens", [1, 3, 7, 100])
+def test_token_losses_and_gradients_equal_plain_cross_entropy(chunk_tokens: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(7, 5, generator=generator, requires_grad=True)
+    weight = torch.randn(11, 5, generator=generator, requires_grad=True)
+    labels = torch.randint(11, (7,), generator=generator)
+    scale = torch.rand(7, generator=generator)
+    expected = F.cross_entropy(hidden @ weight.T, labels, reduction="none")
+    expected_gradients = torch.autograd.grad((expected * scale).sum(), [hidden, weight])
+    found = token_losses(hidden, weight, labels, chunk_tokens)
+    torch.testing.assert_close(found, expected)
+    for gradient, other in zip(
+        torch.autograd.grad((found * scale).sum(), [hidden, weight]), expected_gradients, strict=True
+    ):
+        torch.testing.assert_close(gradient, other)
+
+
+def test_domain_sums_by_hand() -> None:
+    losses = torch.tensor([1.0, 2.0, 4.0, 8.0], requires_grad=True)
+    sums, counts = domain_sums(losses, torch.tensor([0, 2, 0, 2]), 3)
+    assert sums.tolist() == [5.0, 0.0, 10.0]
+    assert counts.tolist() == [2.0, 0.0, 2.0]
+
+
+def test_planned_multipliers_are_weight_over_share_up_to_the_cap() -> None:
+    weights, shares = np.array([0.2, 0.3, 0.5]), np.array([0.5, 0.45, 0.05])
+    counts = np.array([5.0, 5.0, 0.0])
+    found = loss_multipliers(weights, shares, counts, "planned", 4.0)
+    assert found == pytest.approx([0.4, 2 / 3, 4.0])
+
+
+def test_batch_multipliers_give_the_weighted_sum_of_domain_means() -> None:
+    weights, shares = np.array([0.2, 0.3, 0.5]), np.array([0.4, 0.4, 0.2])
+    losses, domains = torch.tensor([1.0, 3.0, 5.0, 7.0, 9.0, 2.0]), torch.tensor([0, 0, 1, 1, 1, 2])
+    sums, counts = domain_sums(losses, domains, 3)
+    multipliers = loss_multipliers(weights, shares, counts, "batch", 4.0)
+    loss = weighted_loss(losses, domains, multipliers)
+    assert loss.item() == pytest.approx(0.2 * 2 + 0.3 * 7 + 0.5 * 2)
+    assert sums.tolist() == [4.0, 21.0, 2.0]
+
+
+def test_batch_multipliers_leave_out_absent_domains() -> None:
+    losses, domains = torch.tensor([1.0, 3.0, 8.0]), torch.tensor([0, 0, 2])
+    _, counts = domain_sums(losses, domains, 3)
+    multipliers = loss_multipliers(np.array([0.2, 0.3, 0.6]), np.full(3, 1 / 3), counts, "batch", math.inf)
+    assert weighted_loss(losses, domains, multipliers).item() == pytest.approx(0.25 * 2 + 0.75 * 8)
+
+
+def test_weights_equal_to_shares_give_the_plain_mean() -> None:
+    losses, domains = torch.tensor([1.0, 2.0, 6.0]), torch.tensor([0, 1, 0])
+    shares = np.array([0.7, 0.3])
+    multipliers = loss_multipliers(shares, shares, np.array([2.0, 1.0]), "planned", 4.0)
+    assert weighted_loss(losses, domains, multipliers).item() == pytest.approx(3.0)
+
+
+def test_no_gradient_flows_into_the_weights() -> None:
+    parameter = torch.tensor([0.5, 2.0], requires_grad=True)
+    losses, domains = parameter**2, torch.tensor([0, 1])
+    sums, counts = domain_sums(losses, domains, 2)
+    multipliers = loss_multipliers(sums / sums.sum(), np.array([0.5, 0.5]), counts, "planned", 10.0)
+    (gradient,) = torch.autograd.grad(weighted_loss(losses, domains, multipliers), [parameter])
+    assert gradient.tolist() == pytest.approx([multipliers[0] * 0.5, multipliers[1] * 2.0])
+
+
+def test_planned_shares_give_an_unbiased_gradient_where_batch_counts_do_not() -> None:
+    """Batches of 2 tokens from two domains drawn with q = (0.9, 0.1). The target is Σ w_i ∇L_i with w = (0.4, 0.6).
+
+    All four batches are enumerated with their probabilities, so the expectation is exact. The gradient of a token of
+    domain i with respect to parameter i is 1.
+    """
+    shares, weights = np.array([0.9, 0.1]), np.array([0.4, 0.6])
+    expected = {"planned": np.zeros(2), "batch": np.zeros(2)}
+    for first in (0, 1):
+        for second in (0, 1):
+            probability = shares[first] * shares[second]
+            domains = torch.tensor([first, second])
+            for normalization in ("planned", "batch"):
+                parameter = torch.zeros(2, requires_grad=True)
+                losses = parameter[domains]
+                _, counts = domain_sums(losses, domains, 2)
+                multipliers = loss_multipliers(weights, shares, counts, normalization, math.inf)
+                weighted_loss(losses, domains, multipliers).backward()
+                expected[normalization] += probability * parameter.grad.numpy()
+    assert expected["planned"] == pytest.approx(weights)
+    assert expected["batch"] != pytest.approx(weights, abs=0.1)

@@ -1,0 +1,92 @@
+"""Metrics files: what is written, what a resumed run discards, and the summary."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from dataeng.errors import FormatError
+from trainer.monitor import DomainRecord, MetricsWriter, StepRecord
+
+
+def record(step: int, losses: dict[str, float | None], tokens: int = 10) -> StepRecord:
+    return StepRecord(
+        step=step,
+        loss=2.0,
+        weighted_loss=2.5,
+        gradient_norm=1.0,
+        learning_rate=0.1,
+        seconds=0.5,
+        domains=[
+            DomainRecord(
+                domain=name,
+                loss=loss,
+                weight=0.5,
+                multiplier=1.0,
+                share=0.5,
+                tokens=0 if loss is None else tokens,
+                epochs=step / 10,
+            )
+            for name, loss in losses.items()
+        ],
+    )
+
+
+def test_what_is_written(tmp_path: Path) -> None:
+    writer = MetricsWriter(tmp_path)
+    writer.flush()
+    assert list(tmp_path.iterdir()) == []
+    writer.add(record(1, {"web": 3.0, "code": None}))
+    writer.add(record(2, {"web": 2.0, "code": 4.0}))
+    writer.flush()
+    writer.flush()
+    writer.add(record(3, {"web": 1.0, "code": 3.0}))
+    writer.flush()
+    names = ["part-00000001.parquet", "part-00000003.parquet"]
+    assert sorted(p.name for p in (tmp_path / "metrics").iterdir()) == names
+    assert sorted(p.name for p in (tmp_path / "steps").iterdir()) == names
+    metrics = pl.read_parquet(tmp_path / "metrics" / "*.parquet")
+    assert metrics.columns == ["step", "domain", "loss", "weight", "multiplier", "share", "tokens", "epochs"]
+    assert metrics["step"].to_list() == [1, 1, 2, 2, 3, 3]
+    assert metrics["loss"].to_list() == [3.0, None, 2.0, 4.0, 1.0, 3.0]
+    assert metrics["tokens"].to_list() == [10, 0, 10, 10, 10, 10]
+    steps = pl.read_parquet(tmp_path / "steps" / "*.parquet")
+    assert steps["tokens_per_second"].to_list() == [20.0, 40.0, 40.0]
+
+
+def test_parts_after_a_checkpoint_are_discarded(tmp_path: Path) -> None:
+    writer = MetricsWriter(tmp_path)
+    for step in (1, 2, 3):
+        writer.add(record(step, {"web": 3.0}))
+        writer.flush()
+    (tmp_path / "metrics" / ".part-00000004.parquet.abc.tmp").write_bytes(b"half")
+    writer.discard_after(2)
+    assert sorted(p.name for p in (tmp_path / "metrics").iterdir()) == [
+        "part-00000001.parquet",
+        "part-00000002.parquet",
+    ]
+    assert writer.read("steps")["step"].to_list() == [1, 2]
+    writer.discard_after(0)
+    assert len(writer.read("metrics")) == 0
+
+
+def test_a_foreign_file_is_not_touched(tmp_path: Path) -> None:
+    (tmp_path / "metrics").mkdir()
+    (tmp_path / "metrics" / "part-mine.parquet").write_bytes(b"")
+    with pytest.raises(FormatError, match=r"part-mine.parquet is not a metrics part"):
+        MetricsWriter(tmp_path).discard_after(0)
+
+
+def test_the_summary_weighs_by_tokens(tmp_path: Path) -> None:
+    writer = MetricsWriter(tmp_path)
+    for step in range(1, 21):  # the window is 2 of 20 steps
+        writer.add(record(step, {"web": float(30 - step), "code": None, "rare": 5.0 if step == 7 else None}, step))
+    writer.flush()
+    web, code, rare = writer.summary(["web", "code", "rare"])
+    assert web.first_loss == pytest.approx((29 * 1 + 28 * 2) / 3)
+    assert web.last_loss == pytest.approx((11 * 19 + 10 * 20) / 39)
+    assert (web.weight, web.share, web.epochs) == (0.5, 0.5, 2.0)
+    assert (code.first_loss, code.last_loss) == (None, None)
+    assert (rare.first_loss, rare.last_loss) == (5.0, 5.0)
