@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.metadata
 import os
 import platform
 import sys
@@ -47,15 +48,14 @@ def cache_folder() -> Path:
 
 def sources_fingerprint() -> str:
     """Returns 16 hex digits that change with any kernel source, Python, Numba or the processor type."""
-    import llvmlite
-    import llvmlite.binding
     import numba
 
+    processor = importlib.import_module("llvmlite.binding").get_host_cpu_name()
     digest = hashlib.blake2b(digest_size=8)
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    versions = (sys.version, numba.__version__, llvmlite.__version__, platform.machine())
-    digest.update(repr((*versions, llvmlite.binding.get_host_cpu_name())).encode())
+    versions = (sys.version, numba.__version__, importlib.metadata.version("llvmlite"), platform.machine(), processor)
+    digest.update(repr(versions).encode())
     return digest.hexdigest()
 
 
@@ -71,11 +71,10 @@ def _private_temporary_folder() -> Path:
 
 def kernel(function: Function) -> Function:
     """Marks a function that Python calls: compiled on first use, kept on disk, runs without the GIL."""
-    import numba
-
-    if numba.config.CACHE_DIR != str(cache_folder()):
-        numba.config.CACHE_DIR = str(cache_folder())
-    return numba.njit(nogil=True, cache=True, boundscheck=False)(function)  # type: ignore[no-any-return]
+    numba: Any = importlib.import_module("numba")
+    numba.config.CACHE_DIR = str(cache_folder())
+    compiled: Function = numba.njit(nogil=True, cache=True, boundscheck=False)(function)
+    return compiled
 
 
 def inlined(function: Function) -> Function:
@@ -94,8 +93,6 @@ def _part_of_kernels(function: Function, *, forceinline: bool) -> Function:
     Otherwise every call counts each array argument up and down with atomic instructions, and the signal kernel runs
     at a third of its speed.
     """
-    import numba
-
-    return numba.njit(  # type: ignore[no-any-return]
-        nogil=True, boundscheck=False, forceinline=forceinline, _nrt=False
-    )(function)
+    numba: Any = importlib.import_module("numba")
+    compiled: Function = numba.njit(nogil=True, boundscheck=False, forceinline=forceinline, _nrt=False)(function)
+    return compiled

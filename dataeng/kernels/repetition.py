@@ -18,7 +18,7 @@ from dataeng.kernels.counters import (
     PARAGRAPHS,
     TOP_2_GRAM,
 )
-from dataeng.kernels.text import clear_table, hash_bytes
+from dataeng.kernels.text import clear_table, hash_bytes, signed
 
 EMPTY_SEGMENT = np.uint64(1)
 ONE = np.uint64(1)
@@ -143,10 +143,10 @@ def enter(
             table[slot] = value
             slot_count[slot] = 1
             slot_first[slot] = position
-            return np.int64(slot)
+            return signed(slot)
         if found == value:
             slot_count[slot] += 1
-            return np.int64(slot)
+            return signed(slot)
         slot = (slot + ONE) & mask
 
 
@@ -196,7 +196,7 @@ def count_ngrams(
             num_candidates += 1
             gram_mark[i] = 2
     gram_mark[num_words - 1] = 0
-    row[TOP_2_GRAM] = best * (np.int64(word_end[best_at + 2]) - word_end[best_at] + 1)
+    row[TOP_2_GRAM] = best * (signed(word_end[best_at + 2]) - word_end[best_at] + 1)
     for n in range(3, 11):
         if num_words < n:
             break
@@ -220,7 +220,7 @@ def count_ngrams(
                 at = candidates[k]
                 if slot_count[gram_slot[at]] > best:
                     best, best_at = slot_count[gram_slot[at]], at
-            row[TOP_2_GRAM + n - 2] = best * (np.int64(word_end[best_at + n]) - word_end[best_at] + n - 1)
+            row[TOP_2_GRAM + n - 2] = best * (signed(word_end[best_at + n]) - word_end[best_at] + n - 1)
         kept = 0
         for k in range(num_candidates):
             at = candidates[k]
@@ -254,7 +254,7 @@ def repeated_gram_chars(
             continue
         slot = gram_slot[at]
         if slot_first[slot] == -1:  # seen
-            chars += np.int64(word_end[at + n]) - word_end[at]
+            chars += signed(word_end[at + n]) - word_end[at]
             next_free = at + n
         else:
             slot_first[slot] = -1

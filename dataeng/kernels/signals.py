@@ -12,7 +12,19 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from dataeng.kernels.characters import INFIX, LETTER_J, PREFIX, PUNCTUATION, SPACE, SUFFIX, TERMINAL, class_table
+from dataeng.kernels.characters import (
+    ALPHA,
+    BEFORE_PERIOD,
+    DIGIT,
+    INFIX,
+    LETTER_J,
+    PREFIX,
+    PUNCTUATION,
+    SPACE,
+    SUFFIX,
+    TERMINAL,
+    class_table,
+)
 from dataeng.kernels.compiling import called, inlined, kernel
 from dataeng.kernels.counters import (
     BULLET_LINES,
@@ -48,10 +60,12 @@ from dataeng.kernels.phrases import (
     phrase_flag,
 )
 from dataeng.kernels.repetition import count_ngrams, count_repeated_lines, count_repeated_paragraphs
-from dataeng.kernels.text import TextBuffers, decode, previous_character, table_size
+from dataeng.kernels.text import TextBuffers, decode, previous_character, signed, table_size
 from dataeng.kernels.words import StopWords, add_word, split_chunk, stop_word_table
 
 Words = Literal["split", "whitespace"]
+
+SPECIAL = PREFIX | SUFFIX | INFIX  # characters at which a chunk may be cut
 
 
 @inlined
@@ -60,7 +74,7 @@ def ends_with_ellipsis(data: NDArray[np.uint8], start: int, stop: int) -> bool:
     if stop - start < 3:
         return False
     a, b, c = data[stop - 3], data[stop - 2], data[stop - 1]
-    return (a == 46 and b == 46 and c == 46) or (a == 0xE2 and b == 0x80 and c == 0xA6)
+    return bool((a == 46 and b == 46 and c == 46) or (a == 0xE2 and b == 0x80 and c == 0xA6))
 
 
 @called
@@ -239,6 +253,7 @@ def walk(
     line_open = False
     # the current break line
     break_start, break_char, break_text = start, 0, False
+    last_size = 1
     line_start[0] = 0
     line_char[0] = 0
     word_end[0] = 0
@@ -246,7 +261,7 @@ def walk(
     while i < stop:
         byte = data[i]
         size = 1
-        code_point = np.int64(byte)
+        code_point = signed(byte)
         if byte >= 128:
             code_point, size = decode(data, i, stop)
         kind = classes[code_point]
@@ -273,14 +288,16 @@ def walk(
         # A chunk: everything up to the next white space.
         chunk = i
         chunk_chars = 0
-        any_kind, all_kind = np.uint16(0), np.uint16(0xFFFF)
-        dots = 0
+        any_kind, all_kind, last_kind = 0, 0xFFFF, 0
+        prior_kind, prior_all = 0, 0xFFFF  # of the characters before the last one
+        specials, dots = 0, 0
         while i < stop:
             byte = data[i]
             if byte < 128:
                 kind = classes[byte]
                 if kind & SPACE:
                     break
+                size = 1
                 if kind & PUNCTUATION:
                     if byte == 46:
                         dots += 1
@@ -297,8 +314,11 @@ def walk(
                 if code_point == 0x2026:
                     row[ELLIPSES] += 1
                 i += size
-            any_kind |= kind
-            all_kind &= kind
+            prior_kind, prior_all, last_kind = last_kind, all_kind, signed(kind)
+            last_size = size
+            any_kind |= last_kind
+            all_kind &= last_kind
+            specials += (last_kind & SPECIAL) != 0
             chunk_chars += 1
         if first_byte < 0:
             first_byte, first_char = chunk, chars
@@ -322,7 +342,20 @@ def walk(
             row[ELLIPSES] += count_ellipses(data, chunk, i)
         if any_kind & TERMINAL and ends_sentence(data, chunk, i, classes):
             ended = True
-        if split and any_kind & (PREFIX | SUFFIX | INFIX) and chunk_chars > 1:
+        mixed = any_kind & DIGIT != 0 and any_kind & ALPHA != 0  # may end in a unit
+        if split and chunk_chars > 1 and (specials or mixed):
+            final_period = data[i - 1] == 46 and prior_kind & BEFORE_PERIOD
+            if specials == 1 and not mixed and (last_kind & SUFFIX or final_period):
+                # Nearly all chunks with punctuation are a word and a comma or period.
+                num_words = add_word(
+                    data, chunk, i - last_size, chunk_chars - 1, any_kind, prior_all, stop_filter, stop_hashes, stop_seen,
+                    word_hash, word_end, num_words, row,
+                )  # fmt: skip
+                num_words = add_word(
+                    data, i - last_size, i, 1, last_kind, last_kind, stop_filter, stop_hashes, stop_seen,
+                    word_hash, word_end, num_words, row,
+                )  # fmt: skip
+                continue
             num_words = split_chunk(
                 data, chunk, i, classes, stop_filter, stop_hashes, stop_seen, word_hash, word_end, num_words, row
             )

@@ -6,6 +6,7 @@ are texts); text ``i`` is ``data[offsets[i]:offsets[i + 1]]``. Kernels read them
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -86,12 +87,11 @@ def _buffers_of_large_string(array: Any) -> TextBuffers:
     return TextBuffers(data, offsets)
 
 
-@intrinsic
-def load64(typing_context: Any, array: Any, position: Any) -> Any:
+def _load64(typing_context: Any, array: Any, position: Any) -> Any:
     """Reads 8 bytes of a uint8 array at any position as one little-endian uint64; the caller checks the bounds."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        from llvmlite import ir
+        from llvmlite import ir  # type: ignore[import-untyped]
 
         buffer = context.make_array(signature.args[0])(context, builder, arguments[0])
         address = builder.gep(buffer.data, [arguments[1]])
@@ -100,12 +100,20 @@ def load64(typing_context: Any, array: Any, position: Any) -> Any:
     return types.uint64(array, types.int64), generate
 
 
+load64: Callable[[NDArray[np.uint8], int], np.uint64] = intrinsic(_load64)  # type: ignore[assignment]
+
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 FINAL_MULTIPLIER = np.uint64(0xD6E8FEB86659FD93)
 HASH_START = np.uint64(0x243F6A8885A308D3)
 U32 = np.uint64(32)
 U8 = np.uint64(8)
 ONE = np.uint64(1)
+
+
+@inlined
+def signed(value: np.integer[Any] | int) -> int:
+    """Widens a number to int64, the type that kernels count in; mixed with uint64 it would turn into a float."""
+    return np.int64(value)  # type: ignore[return-value]
 
 
 @inlined
@@ -146,14 +154,14 @@ def decode(data: NDArray[np.uint8], i: int, stop: int) -> tuple[int, int]:
     Never reads at or after ``stop``, and never returns a value of `CODE_POINT_LIMIT` or more, whatever the bytes are.
     """
     last = stop - 1
-    first = np.int64(data[i])
-    second = np.int64(data[min(i + 1, last)]) & 0x3F
+    first = signed(data[i])
+    second = signed(data[min(i + 1, last)]) & 0x3F
     if first < 0xE0:
         return ((first & 0x1F) << 6) | second, 2
-    third = np.int64(data[min(i + 2, last)]) & 0x3F
+    third = signed(data[min(i + 2, last)]) & 0x3F
     if first < 0xF0:
         return ((first & 0x0F) << 12) | (second << 6) | third, 3
-    fourth = np.int64(data[min(i + 3, last)]) & 0x3F
+    fourth = signed(data[min(i + 3, last)]) & 0x3F
     return ((first & 0x07) << 18) | (second << 12) | (third << 6) | fourth, 4
 
 

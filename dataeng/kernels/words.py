@@ -39,7 +39,7 @@ from dataeng.kernels.characters import (
 )
 from dataeng.kernels.compiling import called, inlined
 from dataeng.kernels.counters import ALPHA_WORDS, SYMBOL_FREE_CHARS, SYMBOL_FREE_WORDS
-from dataeng.kernels.text import decode, hash_bytes, previous_character
+from dataeng.kernels.text import decode, hash_bytes, previous_character, signed
 
 #: A language has at most as many stop words as a uint64 has bits, one to remember each.
 MAX_STOP_WORDS = 64
@@ -142,10 +142,10 @@ def add_piece(
     num_chars, any_kind, all_kind = 0, 0, 0xFFFF
     i = start
     while i < stop:
-        code_point, size = np.int64(data[i]), 1
+        code_point, size = signed(data[i]), 1
         if code_point >= 128:
             code_point, size = decode(data, i, stop)
-        kind = np.int64(classes[code_point])
+        kind = signed(classes[code_point])
         any_kind |= kind
         all_kind &= kind
         num_chars += 1
@@ -160,8 +160,8 @@ def add_piece(
 def kind_at(data: NDArray[np.uint8], i: int, stop: int, classes: NDArray[np.uint16]) -> int:
     """Returns the class bits of the character that starts at byte ``i``."""
     if data[i] < 128:
-        return np.int64(classes[data[i]])
-    return np.int64(classes[decode(data, i, stop)[0]])
+        return signed(classes[data[i]])
+    return signed(classes[decode(data, i, stop)[0]])
 
 
 @inlined
@@ -343,7 +343,7 @@ def infix_end(data: NDArray[np.uint8], i: int, start: int, stop: int, before: in
     byte = data[i]
     size = character_bytes(byte)
     kind = kind_at(data, i, stop, classes)
-    code_point = decode(data, i, stop)[0] if byte >= 128 else np.int64(byte)
+    code_point = decode(data, i, stop)[0] if byte >= 128 else signed(byte)
     if kind & ICON or code_point == 0x2026:
         return i + size
     if byte == 46:

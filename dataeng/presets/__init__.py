@@ -94,7 +94,8 @@ def load_preset(name: str) -> Preset:
 
 @functools.lru_cache(maxsize=64)
 def _read(path: Path, modified_ns: int) -> Preset:
-    from ruamel.yaml import YAML, YAMLError
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
 
     try:
         content = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
