@@ -365,21 +365,26 @@ def _stage_class(file: _File, entry: _Entry, allow_code: bool) -> type[Stage]:
 
 
 def _field_error(file: _File, entry: _Entry, cls: type[Stage], error: ValidationError) -> ConfigError:
-    """Turns pydantic's first complaint into one that points into the file."""
-    first = error.errors()[0]
-    location = first["loc"]
-    field = str(location[0]) if location else ""
-    if first["type"] == "extra_forbidden":
-        message = f"'{entry.key}' has no option '{field}'{nearest(field, cls.model_fields)}"
+    """Turns one of pydantic's complaints into one that points into the file."""
+    problems = error.errors()
+    # A misspelt option first: where it is a required one, "missing" is a complaint about the same mistake.
+    first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
+    location, unknown = first["loc"], first["type"] == "extra_forbidden"
+    path = ".".join(map(str, location))
+    if unknown and len(location) == 1:
+        message = f"'{entry.key}' has no option '{path}'{nearest(path, cls.model_fields)}"
+    elif unknown:
+        message = f"{entry.key}.{path}: there is no such option"
     else:
         found = "" if first["type"] == "missing" else f", found {reprlib.repr(first['input'])}"
-        path = ".".join(map(str, location))
         message = f"{entry.key}.{path}: {first['msg']}{found}" if path else f"{entry.key}: {first['msg']}"
-    node = entry.node[entry.key] if isinstance(entry.node, CommentedMap) else None
-    if isinstance(node, CommentedMap) and field in node:
-        return file.error(message, node, field, value=first["type"] != "extra_forbidden")
-    sequence, index = entry.position
-    return file.error(message, sequence, index)
+    node: Any = entry.node[entry.key] if isinstance(entry.node, CommentedMap) else None
+    place: tuple[Any, Any, bool] = (*entry.position, False)
+    for part in location:  # as deep into the file as it has what the complaint is about
+        if not (part in node if isinstance(node, CommentedMap) else isinstance(node, CommentedSeq)):
+            break
+        place, node = (node, part, not unknown), node[part]
+    return file.error(message, *place)
 
 
 def iter_steps(pipeline: Pipeline) -> Iterator[Step]:
