@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
-from urllib.parse import urlsplit
 
 import polars as pl
 from pydantic import Field
@@ -21,6 +20,7 @@ from dataeng.stages.ingest.http_body import (
     parse_response,
 )
 from dataeng.stages.ingest.input_files import find_input_files
+from dataeng.stages.ingest.urls import host_of
 from dataeng.stages.ingest.warc_records import WarcRecord, read_records
 
 MIB = 1 << 20
@@ -36,7 +36,14 @@ ADDED: dict[str, pl.DataType] = {
     "content_type": pl.String(),
     "charset": pl.String(),
 }
-SCHEMA = {**IDENTITY, **ADDED, REASON: pl.String(), DETAIL: pl.String()}
+#: What is gathered for every record; the rest follows from it by column expressions.
+GATHERED: dict[str, pl.DataType] = {
+    **{name: dtype for name, dtype in IDENTITY.items() if name in ("id", "url", "source_offset", "date")},
+    **ADDED,
+    REASON: pl.String(),
+    DETAIL: pl.String(),
+}
+PAYLOAD_PLACE = list(GATHERED).index(PAYLOAD)
 
 
 class ReadWarc(Source):
@@ -80,12 +87,12 @@ class ReadWarc(Source):
         for record in read_records(Path(file.path), self.max_payload_bytes + MAX_HTTP_HEADER_BYTES):
             row = self._row(file.name, record)
             rows.append(row)
-            size += len(row[len(IDENTITY)] or b"")
+            size += len(row[PAYLOAD_PLACE] or b"")
             if len(rows) >= self.batch_documents or size >= self.batch_bytes:
-                yield _frame(rows)
+                yield self._frame(file.name, rows)
                 rows, size = [], 0
         if rows:
-            yield _frame(rows)
+            yield self._frame(file.name, rows)
 
     def _row(self, source: str, record: WarcRecord) -> tuple[Any, ...]:
         payload: bytes | None = None
@@ -106,11 +113,8 @@ class ReadWarc(Source):
         return (
             document_id(source, record.offset, record_key, record.url),
             record.url or None,
-            _host(record.url),
-            source,
             record.offset,
             record.date or None,
-            self.domain,
             payload,
             status,
             content_type,
@@ -118,6 +122,13 @@ class ReadWarc(Source):
             reason,
             detail,
         )
+
+    def _frame(self, source: str, rows: list[tuple[Any, ...]]) -> pl.DataFrame:
+        columns = zip(GATHERED.items(), zip(*rows, strict=True), strict=True)
+        frame = pl.DataFrame([pl.Series(name, list(values), dtype) for (name, dtype), values in columns])
+        return frame.with_columns(
+            host_of("url").alias("host"), pl.lit(source).alias("source"), pl.lit(self.domain).alias("domain")
+        ).select(*IDENTITY, *ADDED, REASON, DETAIL)
 
     def _payload(self, record: WarcRecord, response: HttpResponse) -> tuple[bytes | None, str | None, str | None]:
         """Returns payload, reason and detail: a payload or a reason."""
@@ -169,14 +180,3 @@ def _as_response(record: WarcRecord) -> tuple[HttpResponse | None, bool]:
 def _looks_like_html(body: bytes) -> bool:
     head = body[:1024].lower()
     return b"<html" in head or b"<!doctype html" in head
-
-
-def _host(url: str) -> str | None:
-    try:
-        return urlsplit(url).hostname or None
-    except ValueError:  # such as an unclosed bracket
-        return None
-
-
-def _frame(rows: list[tuple[Any, ...]]) -> pl.DataFrame:
-    return pl.DataFrame(rows, schema=SCHEMA, orient="row")

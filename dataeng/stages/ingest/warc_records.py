@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -80,6 +80,7 @@ def read_records(path: Path, max_block_bytes: int) -> Iterator[WarcRecord]:
             return
         if first > 0:
             yield _damage("error:corrupt", 0, first, "no WARC record")
+            is_gzip = file.read(first, len(GZIP_MAGIC)) == GZIP_MAGIC
         yield from _read_from(file, first, is_gzip, max_block_bytes)
 
 
@@ -122,17 +123,21 @@ def _fast(file: _File, start: int, magic: bytes, max_block_bytes: int) -> Iterat
     from fastwarc.warc import ArchiveIterator
 
     pending: list[WarcRecord] = []
+    previous: WarcRecord | None = None
     file.raw.seek(start)
     try:
-        # One Python step per record: that is FastWARC's interface. It costs about 6 µs a record.
+        # One Python step per record: that is FastWARC's interface. Measured: 8 µs a record.
         for raw in ArchiveIterator(file.raw, parse_http=False, auto_decode="none"):
             record = _from_fastwarc(raw, max_block_bytes)
             if record is None or file.read(record.offset, len(magic)) != magic:
                 return
-            if pending:
-                if record.offset <= pending[-1].offset:
+            if previous is None and record.offset != start:
+                return
+            if previous is not None:
+                if record.offset <= previous.offset:
                     return
-                pending[-1].end = record.offset
+                previous.end = record.offset
+            previous = record
             pending.append(record)
             if len(pending) > 2:
                 yield pending.pop(0)
@@ -146,23 +151,28 @@ def _from_fastwarc(raw: Any, max_block_bytes: int) -> WarcRecord | None:
     block = raw.reader.read(min(length, max_block_bytes)) if length else b""
     if len(block) != length and (len(block) < max_block_bytes or len(block) + raw.reader.consume() != length):
         return None
-    get = raw.headers.get
+    return _described(raw.headers.items_bytes(), int(raw.stream_pos), block, length)
+
+
+def _described(header: Iterable[tuple[bytes, bytes]], offset: int, block: bytes, block_bytes: int) -> WarcRecord:
+    fields: dict[bytes, str] = {}
+    for name, value in header:
+        fields.setdefault(name.lower(), value.decode("utf-8", "replace").strip())
     return WarcRecord(
-        offset=int(raw.stream_pos),
-        record_type=get("WARC-Type", "").lower(),
-        record_id=get("WARC-Record-ID", ""),
-        url=_bare_url(get("WARC-Target-URI", "")),
-        date=get("WARC-Date", ""),
-        content_type=get("Content-Type", ""),
-        cut_by_crawler=get("WARC-Truncated", ""),
+        offset=offset,
+        record_type=fields.get(b"warc-type", "").lower() or "unknown",
+        record_id=fields.get(b"warc-record-id", ""),
+        url=_bare_url(fields.get(b"warc-target-uri", "")),
+        date=fields.get(b"warc-date", ""),
+        content_type=fields.get(b"content-type", ""),
+        cut_by_crawler=fields.get(b"warc-truncated", ""),
         block=block,
-        block_bytes=length,
+        block_bytes=block_bytes,
     )
 
 
 def _bare_url(url: str) -> str:
     """Some versions of wget wrote ``<URL>``."""
-    url = url.strip()
     return url[1:-1] if url.startswith("<") and url.endswith(">") else url
 
 
@@ -344,27 +354,17 @@ def _split(stream: _Stream, start: int, max_block_bytes: int) -> Iterator[WarcRe
 
 
 def _read_record(stream: _Stream, begin: int, header: bytes, max_block_bytes: int) -> WarcRecord:
-    fields: dict[bytes, str] = {}
-    for name, value in _FIELD.findall(header):
-        fields.setdefault(name.lower(), value.decode("utf-8", "replace"))
-    record = WarcRecord(
-        offset=begin,
-        record_type=fields.get(b"warc-type", "").lower() or "unknown",
-        record_id=fields.get(b"warc-record-id", ""),
-        url=_bare_url(fields.get(b"warc-target-uri", "")),
-        date=fields.get(b"warc-date", ""),
-        content_type=fields.get(b"content-type", ""),
-        cut_by_crawler=fields.get(b"warc-truncated", ""),
-    )
-    body = begin + len(header)
-    stated = fields.get(b"content-length", "")
+    fields = _FIELD.findall(header)
+    stated = next((value.decode("latin-1") for name, value in fields if name.lower() == b"content-length"), "")
     length = int(stated) if stated.isascii() and stated.isdigit() and len(stated) < 16 else -1
+    body = begin + len(header)
+    block = stream.read(body, min(length, max_block_bytes)) if length > 0 else b""
+    record = _described(fields, begin, block, max(length, 0))
     if length >= 0:
-        record.block = stream.read(body, min(length, max_block_bytes))
-        record.block_bytes = length
         whole = len(record.block) == length or bool(stream.read(body + length - 1, 1))
+        separated = _HEADER_END.match(stream.read(body + length, 4)) is not None
         after = _skip_newlines(stream, body + length)
-        if whole and stream.read(after, 5) in (b"WARC/", b""):
+        if whole and (separated or stream.read(after, 5) in (b"WARC/", b"")):
             record.end = after
             return record
     record.end, found = _find_record(stream, body)
@@ -379,11 +379,15 @@ def _read_record(stream: _Stream, begin: int, header: bytes, max_block_bytes: in
 
 
 def _skip_newlines(stream: _Stream, position: int) -> int:
-    while chunk := stream.read(position, 16):
+    size = 16
+    while chunk := stream.read(position, size):
         rest = chunk.lstrip(b"\r\n")
         position += len(chunk) - len(rest)
         if rest:
             break
+        if size == SCAN_STEP_BYTES:
+            stream.forget(position)
+        size = SCAN_STEP_BYTES
     return position
 
 
