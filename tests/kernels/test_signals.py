@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from dataeng.kernels.counters import COUNTERS
+from dataeng.kernels.signals import Words, count_signals
+from dataeng.kernels.text import text_buffers
+from dataeng.kernels.words import MAX_STOP_WORDS, stop_word_table
+from tests.kernels.signals_reference import c4_counts, line_counts, word_counts
+from tests.kernels.words_reference import count_sentences, split_words
+
+ENGLISH = ("the", "be", "to", "of", "and", "that", "have", "with")
+STOP_WORDS = stop_word_table({"de": ("der", "die", "und", "größer"), "en": ENGLISH})
+
+
+def measured(texts: list[str], words: Words = "split", language: str = "en") -> list[dict[str, int]]:
+    column = pl.Series(texts, dtype=pl.String)
+    counts = count_signals(text_buffers(column), words=words, stop_words=STOP_WORDS, languages=[language] * len(texts))
+    return [dict(zip(COUNTERS, row, strict=True)) for row in counts.tolist()]
+
+
+def expected(text: str, words: Words) -> dict[str, int]:
+    listed = split_words(text) if words == "split" else text.split()
+    counts = dict.fromkeys(COUNTERS, 0)
+    return counts | word_counts(text, listed, ENGLISH) | line_counts(text) | c4_counts(text, count_sentences)
+
+
+PIECES = st.sampled_from(
+    [
+        *(
+            "the of and with",
+            "word",
+            "Word",
+            "WORD.",
+            "a",
+            "I",
+            "don't",
+            "it's",
+            "we’ve",
+            "can't.",
+            "cat's,",
+            "x's.",
+            "J.",
+            "U.S.",
+        ),
+        *(
+            "end.",
+            "end.Start",
+            "3.5",
+            "1,000",
+            "a,b",
+            "well-known",
+            "a--b",
+            "a---b",
+            "a----b",
+            "a——b",
+            "2-3",
+            "5--6",
+            "a/b",
+            "k=v",
+        ),
+        *(
+            "10km",
+            "5%",
+            "100km/h,",
+            "7€",
+            "3+",
+            "+3",
+            "+x",
+            "$5",
+            "US$5",
+            "20µm",
+            "4м",
+            "km",
+            "http://a.b/c-d",
+            "www.x-y.com/a=b",
+        ),
+        *(
+            "me@my-site.org.",
+            "file.py",
+            "foo-bar.Baz",
+            "…",
+            "...",
+            "....",
+            "wait...",
+            "...so",
+            "a...b",
+            "(x)",
+            "[12]",
+            "[edit]",
+            "!!!",
+        ),
+        *(
+            "[citation needed]",
+            '"quoted."',
+            "«так»",
+            "“so”",
+            "'",
+            "''",
+            ".",
+            "..",
+            "-",
+            "•",
+            "—",
+            "#",
+            "##tag",
+            "{",
+            "}",
+            "☃",
+            "a☃b",
+        ),
+        *(
+            "lorem ipsum",
+            "Lorem",
+            "ipsum",
+            "JavaScript",
+            "javascriptless",
+            "terms of use",
+            "privacy policy",
+            "Cookie Policy",
+        ),
+        *(
+            "uses cookies",
+            "reuse cookies",
+            "use of cookies",
+            "use",
+            "cookies",
+            "日本語。",
+            "สวัสดี",
+            "ﬁ",
+            "é",
+            "\u0301",
+            "ß",
+            "İ",
+            "Ǆ",
+        ),
+        *(
+            "\n",
+            "\n",
+            "\n\n",
+            "\n\n\n",
+            "\r\n",
+            "\r",
+            "\x0b",
+            "\x0c",
+            "\x1c",
+            "\x1f",
+            "\x85",
+            "\u2028",
+            "\u3000",
+            "\u00a0",
+        ),
+        *(" ", " ", " ", " ", "\t", "x" * 1001, "\x00", "\ud7ff", "\ue000", "\U0010ffff", "the the the the the the"),
+    ]
+)
+TEXTS = st.one_of(
+    st.text(max_size=60),
+    st.lists(PIECES, max_size=40).map("".join),
+    st.lists(PIECES, max_size=40).map(" ".join),
+    # Much repetition, so that long n-grams repeat.
+    st.lists(st.sampled_from(["a", "b", "cc", "d\n", "e\n\n"]), max_size=150).map(" ".join),
+)
+
+
+@pytest.mark.parametrize("words", ["split", "whitespace"])
+@settings(max_examples=500, deadline=None)
+@given(texts=st.lists(TEXTS, min_size=1, max_size=4))
+@example(texts=["", "a", "\n", "\r\n\r\n", " \n ", "no newline at all"])
+def test_equals_the_plain_reference(words: Words, texts: list[str]) -> None:
+    for text, counts in zip(texts, measured(texts, words), strict=True):
+        assert counts == expected(text, words), repr(text)
+
+
+def test_by_hand() -> None:
+    (counts,) = measured(["The cat, and the cat.\n\n- one\nThe cat, and the cat."])
+    assert counts["words"] == 16  # 7 + 2 + 7: commas and periods are words
+    assert counts["symbol_free_words"] == 11
+    assert counts["stop_words"] == 2  # "and", "the"; "The" is another word
+    assert counts["lines"] == 4
+    assert counts["bullet_lines"] == 1
+    assert (counts["break_lines"], counts["dup_break_lines"], counts["dup_break_line_chars"]) == (3, 1, 21)
+    assert (counts["paragraphs"], counts["dup_paragraphs"]) == (2, 0)
+    assert counts["dup_7_gram_chars"] == len("Thecat,andthecat.")
+    assert (counts["c4_lines"], counts["c4_sentences"], counts["c4_short_lines"]) == (2, 2, 2)
+
+
+def test_stop_words_are_those_of_the_language() -> None:
+    assert measured(["die Katze ist größer, the end"], language="de")[0]["stop_words"] == 2
+    assert measured(["die Katze ist größer, the end"], language="en")[0]["stop_words"] == 1
+    assert measured(["die Katze, the end"], language="xx")[0]["stop_words"] == 0
+
+
+def test_too_many_stop_words_are_refused() -> None:
+    with pytest.raises(ValueError, match="65 stop words for 'xx', at most 64"):
+        stop_word_table({"xx": [f"w{i}" for i in range(MAX_STOP_WORDS + 1)]})
+
+
+def test_wrong_number_of_languages_is_refused() -> None:
+    with pytest.raises(ValueError, match="1 languages for 2 texts"):
+        count_signals(text_buffers(pl.Series(["a", "b"])), languages=["en"])
+
+
+def test_texts_do_not_depend_on_their_neighbours() -> None:
+    texts = ["use", "cookies and the privacy", "policy", "…", "a", "javascript", "..", "."]
+    together = measured(texts)
+    assert together == [measured([text])[0] for text in texts]
+
+
+def test_threads_give_the_same() -> None:
+    texts = text_buffers(pl.Series(["the end of the line, and that is that.\n" * n for n in range(50)]))
+    alone = count_signals(texts)
+    with ThreadPoolExecutor(2) as pool:
+        for other in pool.map(lambda _: count_signals(texts), range(4)):
+            np.testing.assert_array_equal(other, alone)
+
+
+@pytest.mark.parametrize(
+    "unit", ["x", "!", "-", "a-", ".", "'s", "the ", "a b c d e ", "\n", "日本", "a.b", "5km", "..a", "@", "://", "(a"]
+)
+def test_time_is_linear_in_the_length(unit: str) -> None:
+    """One text of 2 MB costs no more than about ten times a text of 200 kB, whatever it is made of."""
+
+    def seconds(size: int) -> float:
+        texts = text_buffers(pl.Series(["a" + unit * (size // len(unit.encode())) + "a"]))
+        times = []
+        for _ in range(3):
+            start = time.process_time()
+            count_signals(texts)
+            times.append(time.process_time() - start)
+        return min(times)
+
+    assert seconds(2_000_000) < 40 * max(seconds(200_000), 0.002)
+
+
+def test_a_long_line_is_counted() -> None:
+    (counts,) = measured(["word " * 400_000], "whitespace")
+    assert (counts["words"], counts["lines"], counts["chars"]) == (400_000, 1, 2_000_000)
+    assert counts["top_2_gram_chars"] == 399_999 * len("word word")
