@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from dataeng.errors import ConfigError, DataengError
 from trainer.config import PRESETS, Options, derive_config
@@ -26,7 +27,7 @@ def train(
         Path | None, typer.Option(help="Where the manifest with learned weights goes. Default: <out>/mix.json.")
     ] = None,
     preset: Annotated[str, typer.Option(help=f"Model size: {', '.join(PRESETS)}.")] = "tiny",
-    steps: Annotated[int, typer.Option(help="Optimizer steps.")] = 200,
+    steps: Annotated[int, typer.Option(help="Optimizer steps.")] = 300,
     batch_size: Annotated[int | None, typer.Option(help="Rows per step. Default: the preset's.")] = None,
     sequence_length: Annotated[int | None, typer.Option(help="Tokens per row. Default: the preset's.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate. Default: the preset's.")] = None,
@@ -94,7 +95,7 @@ def _show(console: Console, report: TrainingReport, out: Path) -> None:
         table.add_column(column, justify="right")
     for d in report.domains:
         losses = ["-" if loss is None else f"{loss:.3f}" for loss in (d.first_loss, d.last_loss)]
-        table.add_row(d.domain, *losses, f"{d.weight:.3f}", f"{d.share:.3f}", f"{d.epochs:.2f}")
+        table.add_row(Text(d.domain), *losses, f"{d.weight:.3f}", f"{d.share:.3f}", f"{d.epochs:.2f}")
     console.print(table)
     ending = "finished" if report.step == report.num_steps else "stopped; the same command goes on"
     lines = [f"{ending} at step {report.step} of {report.num_steps} after {report.seconds:.0f} s", f"run: {out}"]

@@ -108,7 +108,7 @@ class Options:
     out: Path | None = None
     save_mixture: Path | None = None
     preset: str = "tiny"
-    steps: int = 200
+    steps: int = 300
     batch_size: int | None = None
     sequence_length: int | None = None
     learning_rate: float | None = None

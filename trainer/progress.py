@@ -10,6 +10,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from trainer.monitor import StepRecord
 
@@ -95,17 +96,17 @@ class LiveWatcher:
 
     def step(self, record: StepRecord) -> None:
         self.bar.update(self.task, completed=record.step)
-        title = (
+        totals = Text(
             f"loss {record.loss:.4f}   gradient {record.gradient_norm:.2f}   lr {record.learning_rate:.2e}   "
             f"{record.tokens_per_second:,.0f} tokens/s"
         )
-        table = Table(title=title, title_justify="left", box=None, padding=(0, 2))
+        table = Table(box=None, padding=(0, 2))
         table.add_column("domain")
         for column in ("loss", "weight", "share", "epochs"):
             table.add_column(column, justify="right")
         for d in record.domains:
-            table.add_row(d.domain, _loss(d.loss), f"{d.weight:.3f}", f"{d.share:.3f}", f"{d.epochs:.2f}")
-        self.live.update(Group(self.bar, table))
+            table.add_row(Text(d.domain), _loss(d.loss), f"{d.weight:.3f}", f"{d.share:.3f}", f"{d.epochs:.2f}")
+        self.live.update(Group(self.bar, totals, table))
 
     def __enter__(self) -> LiveWatcher:
         self.live.start()
