@@ -263,6 +263,7 @@ def _recipe(pipeline: Pipeline, phase: Phase, files: list[tuple[Step, InputFile]
         "kind": phase.kind,
         "keep_rejected_text": pipeline.keep_rejected_text,
         "steps": steps,
+        "order": list(steps),  # digests sort their keys
         "exchange_step": phase.exchange_step,
     }
     if phase.kind == "rows" and phase.reads_documents_of is None:

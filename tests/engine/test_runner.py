@@ -205,3 +205,10 @@ def test_books_add_up_over_the_whole_run(toy: Toy) -> None:
     )
     rejects = pl.read_parquet(toy.run_dir / "rejects/*/*.parquet").height
     assert first.documents_in == left + dropped and dropped == rejects
+
+
+def test_stages_in_another_order_run_again_and_say_so(toy: Toy) -> None:
+    toy.run()
+    text = toy.file.read_text().replace("  - toy:Measure:\n  - toy:Fragile:\n", "  - toy:Fragile:\n  - toy:Measure:\n")
+    toy.file.write_text(text)
+    assert inspect_plan(toy.plan(), toy.run_dir)[0].reasons == ("config: the stages are in another order",)
