@@ -47,9 +47,9 @@ def decode_page(payload: bytes, http_charset: str | None, is_html: bool = True) 
         if payload.startswith(mark):
             return _with_replacement(payload[len(mark) :], name)
     stated = [codec for codec in map(_codec, _statements(payload, http_charset, is_html)) if codec is not None]
-    escapes = next((codec for codec in stated if codec.startswith(("iso2022", "utf-16"))), None)
-    if escapes is not None and (text := _strictly(payload, escapes)) is not None:
-        return text, escapes
+    for codec in stated:
+        if _explains_ascii(codec, payload) and (text := _strictly(payload, codec)) is not None:
+            return text, codec
     if (text := _strictly(payload, "utf-8")) is not None:
         return text, "utf-8"
     for codec in stated:
@@ -74,11 +74,23 @@ def _statements(payload: bytes, http_charset: str | None, is_html: bool) -> list
     return stated
 
 
+def _explains_ascii(codec: str, payload: bytes) -> bool:
+    """Says whether bytes that may look like ASCII, and so like UTF-8, are in one of the two kinds that do."""
+    return (codec.startswith("iso2022") and b"\x1b" in payload) or (codec.startswith("utf-16") and b"\0" in payload)
+
+
 def _codec(label: str) -> str | None:
     from resiliparse.parse.encoding import map_encoding_to_html5
 
     name = map_encoding_to_html5(label, fallback_utf8=False)
     return _WIDER.get(name, name) if name else None
+
+
+def _python_codec(label: str) -> str | None:
+    try:
+        return codecs.lookup(label).name
+    except (LookupError, ValueError):
+        return None
 
 
 def _strictly(payload: bytes, codec: str) -> str | None:
@@ -97,7 +109,9 @@ def _strictly(payload: bytes, codec: str) -> str | None:
 def _detected(payload: bytes, but_not: frozenset[str] = frozenset(), strict: bool = True) -> tuple[str, str] | None:
     from resiliparse.parse.encoding import detect_encoding
 
-    codec = _codec(detect_encoding(payload, max_len=_DETECT_BYTES) or "")
+    # Not html5_compatible: that turns names it does not know into UTF-8, among them the detector's own for Korean.
+    label = detect_encoding(payload, max_len=_DETECT_BYTES, html5_compatible=False) or ""
+    codec = _codec(label) or _python_codec(label)
     if codec is None or codec in but_not:
         return None
     if not strict:
