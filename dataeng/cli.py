@@ -188,15 +188,20 @@ def mix(
 
 
 @app.command()
-def stages(name: Annotated[str | None, typer.Argument(help="A stage, to see its options.")] = None) -> None:
+def stages(
+    name: Annotated[str | None, typer.Argument(help="A stage, to see its options.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the reference of all stages.")] = False,
+) -> None:
     """List the stages that a pipeline can use, or the options of one."""
-    from dataeng.report.catalogue import print_stage, print_stages
+    from dataeng.report import catalogue
     from dataeng.report.terminal import console
 
-    if name is None:
-        print_stages(console())
+    if markdown:
+        sys.stdout.write(catalogue.markdown())
+    elif name is None:
+        catalogue.print_stages(console())
     else:
-        print_stage(console(), name)
+        catalogue.print_stage(console(), name)
 
 
 def main() -> None:

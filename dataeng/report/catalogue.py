@@ -68,3 +68,23 @@ def print_stage(console: Console, name: str) -> None:
         table.add_row(*(escape(cell) for cell in row))
     console.print()
     console.print(table)
+
+
+def markdown() -> str:
+    """Returns the reference of all stages as Markdown; ``docs/stages.md`` holds it, and a test compares."""
+    lines = ["| stage | kind | what it does |", "| --- | --- | --- |"]
+    lines += [
+        f"| [`{name}`](#{name}) | {kind(stage_class(name))} | {_cell(summary(stage_class(name)))} |" for name in STAGES
+    ]
+    for name in STAGES:
+        cls = stage_class(name)
+        lines += ["", f"### {name}", "", inspect.cleandoc(cls.__doc__ or "").replace("``", "`"), ""]
+        rows = list(options(cls))
+        if rows:
+            lines += ["| option | type | default | |", "| --- | --- | --- | --- |"]
+            lines += [f"| `{o}` | `{_cell(t)}` | `{_cell(d)}` | {_cell(text)} |" for o, t, d, text in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("``", "`").replace("|", "\\|")

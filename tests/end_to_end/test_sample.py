@@ -1,0 +1,148 @@
+"""The main job on the bundled sample, as the README has it: run, look, change, mix."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from dataeng.formats.mixture import load_mixture
+from dataeng.formats.pack import Pack, verify_pack
+
+from .runs import ROOT, assert_same, dataeng, kill_when, results
+
+PIPELINE = "pipelines/cc_clean.yaml"
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One run of the main job with two workers."""
+    folder = tmp_path_factory.mktemp("runs") / "cc_clean"
+    printed = dataeng("run", PIPELINE, "--set", f"run={folder}", "--workers", "2")
+    assert "read_warc" in printed and "write_packs" in printed and "tasks run" in printed
+    return folder
+
+
+def rows(run_dir: Path, statement: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in dataeng("sql", str(run_dir), statement, "--format", "json").splitlines()]
+
+
+def test_at_least_three_domains_come_out_with_tokens_enough_to_train_on(run_dir: Path) -> None:
+    packs = {
+        row["domain"]: row["tokens"]
+        for row in rows(run_dir, "SELECT domain, sum(num_tokens) AS tokens FROM packs GROUP BY 1")
+    }
+    assert set(packs) == {"web", "multilingual", "code"}
+    assert all(int(str(tokens)) > 50_000 for tokens in packs.values())
+
+
+def test_every_record_is_accounted_for(run_dir: Path) -> None:
+    read = rows(run_dir, "SELECT sum(documents_in) AS n FROM stages WHERE stage IN ('read_warc', 'read_files')")[0]["n"]
+    rejects = rows(run_dir, "SELECT count(*) AS n FROM rejects")[0]["n"]
+    drops = rows(run_dir, "SELECT sum(documents) AS n FROM drops")[0]["n"]
+    documents = rows(run_dir, "SELECT count(*) AS n FROM documents")[0]["n"]
+    packed = rows(run_dir, "SELECT count(*) AS n FROM packs")[0]["n"]
+    assert read == int(str(rejects)) + int(str(documents)) and rejects == drops and packed == documents
+    twice = rows(
+        run_dir,
+        "SELECT count(*) AS n FROM (SELECT id FROM (SELECT id FROM rejects UNION ALL SELECT id FROM documents) "
+        "GROUP BY id HAVING count(*) > 1)",
+    )
+    assert twice[0]["n"] == 0
+
+
+def test_one_worker_and_two_give_the_same_bytes(run_dir: Path, tmp_path: Path) -> None:
+    dataeng("run", PIPELINE, "--set", f"run={tmp_path / 'one'}", "--workers", "1")
+    assert_same(results(run_dir), results(tmp_path / "one"))
+
+
+@pytest.mark.parametrize("phase", ["read", "deduplicate_minhash.apply"])
+def test_killed_and_run_again_gives_the_same_bytes(run_dir: Path, tmp_path: Path, phase: str) -> None:
+    folder = tmp_path / "killed"
+    arguments = ["run", PIPELINE, "--set", f"run={folder}", "--workers", "2"]
+    assert kill_when(arguments, lambda: any((folder / "phases" / phase).glob("task-*.json")))
+    printed = dataeng(*arguments)
+    reused = re.search(r"(\d+) tasks run, (\d+) reused", printed)
+    assert reused is not None and int(reused[2]) >= 1
+    assert_same(results(run_dir), results(folder))
+    assert not list(folder.rglob("*.tmp"))
+
+
+def test_running_again_does_nothing(run_dir: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in run_dir.rglob("*.parquet")}
+    assert "nothing to do" in dataeng("run", PIPELINE, "--set", f"run={run_dir}")
+    assert {path: path.stat().st_mtime_ns for path in run_dir.rglob("*.parquet")} == before
+
+
+def test_a_changed_parameter_is_named_and_only_its_dependents_would_run(run_dir: Path) -> None:
+    printed = dataeng("plan", PIPELINE, "--set", f"run={run_dir}", "--set", "train_tokenizer.vocab_size=4096")
+    states = dict(re.findall(r"^(\S+) +\d+ tasks +\S+ +(.+)$", printed, re.MULTILINE))
+    assert states["read"] == states["deduplicate_exact.apply"] == states["deduplicate_minhash.clusters"] == "reuse"
+    assert "config: train_tokenizer.vocab_size 8192 → 4096" in states["deduplicate_minhash.apply"]
+    assert "config: train_tokenizer.vocab_size 8192 → 4096" in states["train_tokenizer.train"]
+    assert "'deduplicate_minhash.apply' runs again" in states["train_tokenizer.apply"]
+
+
+def test_packs_are_whole_and_decode_to_the_documents(run_dir: Path) -> None:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(run_dir / "tokenizer/tokenizer.json"))
+    texts = {row["id"]: row["text"] for row in rows(run_dir, "SELECT id, text FROM documents WHERE domain = 'code'")}
+    assert verify_pack(run_dir / "packs/code") == []
+    pack = Pack(run_dir / "packs/code")
+    listed = rows(run_dir, "SELECT id FROM packs WHERE domain = 'code'")
+    ids = [row["id"] for row in listed]
+    decoded = [
+        tokenizer.decode(shard.document(i)[:-1].tolist()) for shard in pack.shards for i in range(len(shard.lengths))
+    ]
+    assert decoded == [texts[identifier] for identifier in ids]
+
+
+def test_explain_tells_the_story_of_a_kept_and_of_a_dropped_document(run_dir: Path) -> None:
+    kept = rows(run_dir, "SELECT id, url FROM documents WHERE domain = 'web' LIMIT 1")[0]
+    printed = dataeng("explain", str(run_dir), str(kept["id"]))
+    assert printed.startswith("kept") and str(kept["url"]) in printed and "num_tokens" in printed
+    dropped = rows(run_dir, "SELECT id, reason FROM rejects WHERE stage = 'english_rules' LIMIT 1")[0]
+    printed = dataeng("explain", str(run_dir), str(dropped["id"]))
+    assert printed.startswith(f"dropped by english_rules: {dropped['reason']}") and "quality_word_count" in printed
+    copy = rows(run_dir, "SELECT id, kept_id FROM dedup WHERE stage = 'deduplicate_exact' LIMIT 1")[0]
+    printed = dataeng("explain", str(run_dir), str(copy["id"]))
+    assert f"same text as {copy['kept_id']}" in printed
+
+
+def test_the_manifest_in_the_repository_fits_the_sample(run_dir: Path, tmp_path: Path) -> None:
+    kept = load_mixture(ROOT / "manifests/mix.json")
+    printed = dataeng("mix", str(run_dir), "--temperature", "2", "--output", str(tmp_path / "mix.json"))
+    made = load_mixture(tmp_path / "mix.json")
+    assert kept.run == "../runs/cc_clean" and kept.policy == made.policy and kept.reweighting == made.reweighting
+    assert kept.domains.keys() == made.domains.keys() and kept.vocab_size == made.vocab_size
+    for name, domain in kept.domains.items():
+        assert domain.packs == [f"../runs/cc_clean/packs/{name}"]
+        # Other versions of the libraries may extract or split a little differently.
+        assert domain.num_tokens == pytest.approx(made.domains[name].num_tokens, rel=0.05)
+        assert domain.weight == pytest.approx(made.domains[name].weight, abs=0.02)
+        assert name in printed
+
+
+def test_trainer_lowers_the_loss_of_every_domain(run_dir: Path, tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    dataeng("mix", str(run_dir), "--temperature", "2", "--output", str(tmp_path / "mix.json"))
+    arguments = ["--mixture", str(tmp_path / "mix.json"), "--steps", "40"]
+    done = subprocess.run(
+        [sys.executable, "-m", "trainer", *arguments], capture_output=True, text=True, cwd=ROOT, timeout=550
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    losses = rows(
+        run_dir,
+        "SELECT domain, avg(loss) FILTER (step <= 5) AS first, "
+        "avg(loss) FILTER (step > (SELECT max(step) - 5 FROM training)) AS last FROM training GROUP BY 1",
+    )
+    assert {row["domain"] for row in losses} == {"web", "multilingual", "code"}
+    for row in losses:
+        assert float(str(row["last"])) < float(str(row["first"])) - 0.5, losses
+    learned = load_mixture(run_dir / "training/mix/mix.json")
+    assert learned.policy.name == "learned" and len(learned.history) == 1
