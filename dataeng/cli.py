@@ -46,7 +46,7 @@ def run(
     from dataeng.engine.runner import run_plan
     from dataeng.plan import make_plan
     from dataeng.report.funnel import funnel, write_stats
-    from dataeng.report.terminal import LiveProgress, console, funnel_table
+    from dataeng.report.terminal import LiveProgress, console, funnel_table, pack_lines
 
     check_scheduler(scheduler)
     out = console()
@@ -76,6 +76,8 @@ def run(
         return
     write_stats(run_dir, result.records)
     out.print(funnel_table(funnel(result.records)))
+    for line in pack_lines(result.records):
+        out.print(line, highlight=False)
     out.print(
         f"\n{result.tasks_run} tasks run, {result.tasks_reused} reused, {result.seconds:.1f} s. "
         f'Next: dataeng sql {run_dir} "SELECT stage, reason, sum(documents) AS documents FROM drops GROUP BY ALL"',

@@ -54,6 +54,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Returns ``"; did you mean 'x'?"`` for the closest of ``known``, or the sorted list when nothing is close."""
     names = sorted(set(known))
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if not close and len(name) >= 4:
+        close = [known_name for known_name in names if name in known_name][:1]
     if close:
         return f"; did you mean '{close[0]}'?"
     return f"; known: {', '.join(names)}" if names else ""

@@ -186,8 +186,9 @@ def _describe(failures: list[Failure], num_tasks: int) -> str:
 
 
 def phase_counts(records: list[TaskRecord]) -> dict[str, StageCount]:
-    """Returns the sum over tasks for every counted station of a phase, in order."""
-    names = list(dict.fromkeys(name for record in records for name in record.counts))
+    """Returns the sum over tasks for every counted station of a phase, in order: first where documents come in."""
+    first = [next(iter(record.counts)) for record in records if record.counts]
+    names = list(dict.fromkeys([*first, *(name for record in records for name in record.counts)]))
     return {name: total(record.counts[name] for record in records if name in record.counts) for name in names}
 
 

@@ -148,6 +148,21 @@ def funnel_table(rows: Sequence[FunnelRow]) -> Table:
     return table
 
 
+def pack_lines(records: Mapping[str, list[TaskRecord]]) -> Iterator[str]:
+    """Yields a line per domain that was packed: documents and tokens."""
+    totals: dict[str, list[int]] = {}
+    shards = (shard for group in records.values() for r in group for found in r.shards.values() for shard in found)
+    for shard in shards:
+        if "tokens" in shard and "domain" in shard:
+            total = totals.setdefault(shard["domain"], [0, 0])
+            total[0] += shard["shard"]["num_documents"]
+            total[1] += shard["shard"]["num_tokens"]
+    if totals:
+        yield ""
+    for domain, (documents, tokens) in sorted(totals.items()):
+        yield f"packs/{escape(domain)}: {documents:,} documents, {tokens:,} tokens"
+
+
 def print_rows(console: Console, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Prints the answer to a query."""
     table = Table(box=None, pad_edge=False, header_style="bold")
