@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from dataeng.formats.atomic import AtomicFile
 
@@ -119,7 +119,9 @@ class ExchangeStage(Stage):
     and applied by the next phase. A reducer may create files instead and return no rows.
     """
 
-    partitions: int = 16
+    partitions: int = Field(
+        default=16, ge=1, le=65_536, description="Into how many parts the corpus-wide table is split"
+    )
 
     @abstractmethod
     def steps(self) -> tuple[str, ...]:

@@ -104,6 +104,11 @@ class PackShard:
 
     def __init__(self, folder: Path, shard: Shard, dtype: str) -> None:
         self.folder, self.shard, self.name = folder, shard, shard.name
+        if not {"idx", "bin"} <= shard.files.keys():
+            raise FormatError(
+                f"{folder / shard.name} has no .bin and .idx (only {', '.join(sorted(shard.files))}); "
+                "write it again with 'megatron' among write_packs.formats."
+            )
         idx_path, bin_path = (folder / shard.files[kind].name for kind in ("idx", "bin"))
         self.lengths, self.offsets = read_idx(idx_path, dtype)  # int32[documents], int64[documents + 1] in tokens
         expected = int(self.offsets[-1]) * np.dtype(dtype).itemsize
@@ -210,8 +215,8 @@ def verify_pack(folder: Path) -> list[str]:
                 problems.append(f"{path} has {path.stat().st_size} bytes, expected {file.size_bytes}")
             elif sha256_file(path) != file.sha256:
                 problems.append(f"{path} was altered: its SHA-256 is not the manifest's")
-    if problems:
-        return problems
+    if problems or not all({"bin", "idx"} <= shard.files.keys() for shard in manifest.shards):
+        return problems  # a pack in Parquet alone has no more to check
     for opened in Pack(folder).shards:
         if len(opened.tokens) and int(opened.tokens.max()) >= manifest.vocab_size:
             problems.append(

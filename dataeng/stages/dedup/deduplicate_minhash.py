@@ -32,10 +32,10 @@ class DeduplicateMinhash(ExchangeStage):
 
     kernels: ClassVar[tuple[str, ...]] = ("minhash", "components")
 
-    bands: int = Field(default=14, ge=1, le=1000)
-    rows: int = Field(default=8, ge=1, le=1000)
-    ngram: int = Field(default=5, ge=1, le=15)
-    seed: int = 0
+    bands: int = Field(default=14, ge=1, le=1000, description="More bands find less similar pairs")
+    rows: int = Field(default=8, ge=1, le=1000, description="Hashes per band; more demand more similarity")
+    ngram: int = Field(default=5, ge=1, le=16, description="Words per shingle")
+    seed: int = Field(default=0, description="Draws the hash functions")
 
     def columns(self) -> Columns:
         return Columns(reads=("id", "text"))

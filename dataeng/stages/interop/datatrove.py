@@ -18,8 +18,13 @@ import polars as pl
 from pydantic import Field, PrivateAttr, model_validator
 
 from dataeng.document import DETAIL, REASON, with_reason_columns
+from dataeng.errors import nearest
 from dataeng.stage import Columns, RowStage
 
+#: Packages of datatrove whose blocks need files or the whole corpus.
+CORPUS_WIDE = tuple(
+    f"datatrove.pipeline.{name}." for name in ("readers", "writers", "dedup", "tokens", "decont", "stats", "inference")
+)
 METADATA = ("url", "date", "language", "language_score", "host", "domain")
 
 
@@ -44,15 +49,26 @@ class DatatroveBlock(RowStage):
                 f"block must be a class of datatrove, e.g. datatrove.pipeline.filters.X, found {self.block!r}"
             )
         try:
-            cls = getattr(importlib.import_module(module_name), class_name)
+            module = importlib.import_module(module_name)
+            step = importlib.import_module("datatrove.pipeline.base").PipelineStep
         except ImportError as error:
             raise ValueError(f"cannot import {module_name}: {error}; try pip install 'dataeng[datatrove]'") from error
-        except AttributeError as error:
-            raise ValueError(f"{module_name} has no class '{class_name}'") from error
+        cls = getattr(module, class_name, None)
+        # Only blocks: a dotted path must not be a way to call whatever a module of datatrove has imported.
+        blocks = {name for name, value in vars(module).items() if isinstance(value, type) and issubclass(value, step)}
+        if cls is None:
+            raise ValueError(f"{module_name} has no class '{class_name}'{nearest(class_name, blocks)}")
+        if not (isinstance(cls, type) and issubclass(cls, step)):
+            raise ValueError(f"{self.block} is not a block of a datatrove pipeline{nearest(class_name, blocks)}")
+        if f"{cls.__module__}.".startswith(CORPUS_WIDE):
+            raise ValueError(
+                f"{class_name} reads or writes files; a stage needs a block that looks at one document at a time"
+            )
         try:
             return cls(**self.options)
-        except TypeError as error:
-            raise ValueError(f"{class_name} does not take these options: {error}") from error
+        except Exception as error:  # a block's constructor may raise anything; here the user's options are at fault
+            problem = " ".join(str(error).split())
+            raise ValueError(f"{class_name} cannot be made with these options: {problem}") from error
 
     def columns(self) -> Columns:
         return Columns(reads=("id", "text"))

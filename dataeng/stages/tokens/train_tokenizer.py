@@ -17,19 +17,21 @@ END_OF_TEXT = "<|endoftext|>"
 class TrainTokenizer(ExchangeStage):
     """Trains a byte-level BPE (GPT-2's pre-tokenization) and publishes it as the artifact ``tokenizer``.
 
-    The sample is the documents with the smallest hash of (seed, id), up to ``sample_bytes``: it is the same whatever
-    the number of workers, and grows by documents at its end when the limit is raised.
+    The sample is the documents with the smallest hash of (seed, id), up to ``sample_bytes``; the last one is cut.
+    It is the same however the corpus is split, and grows at its end when the limit is raised.
     """
 
     libraries: ClassVar[tuple[str, ...]] = ("tokenizers",)
     kernels: ClassVar[tuple[str, ...]] = ("hashing",)
 
-    partitions: int = 1
-    vocab_size: int = Field(default=8192, ge=257, le=1_000_000)
-    min_frequency: int = Field(default=2, ge=1)
-    sample_bytes: int = Field(default=64 << 20, ge=1)
-    special_tokens: tuple[str, ...] = (END_OF_TEXT,)
-    seed: int = 0
+    partitions: int = Field(default=1, ge=1, le=1, description="One: there is one sample")
+    vocab_size: int = Field(
+        default=8192, ge=257, le=1_000_000, description="Tokens, the 256 bytes and special ones too"
+    )
+    min_frequency: int = Field(default=2, ge=1, description="A pair must be there so often to become a token")
+    sample_bytes: int = Field(default=64 << 20, ge=1, description="How much text to train on")
+    special_tokens: tuple[str, ...] = Field(default=(END_OF_TEXT,), description="They get the first ids, in this order")
+    seed: int = Field(default=0, description="Draws the sample")
 
     def columns(self) -> Columns:
         return Columns(reads=("id", "text"))
@@ -53,8 +55,13 @@ class TrainTokenizer(ExchangeStage):
         return self.combine(rows.with_columns(pl.Series("order", low)))
 
     def combine(self, table: pl.DataFrame) -> pl.DataFrame:
+        """Keeps the documents up to the one that crosses the limit.
+
+        That one too: without it, what comes after it in other batches would seem to fit.
+        """
         ordered = table.sort("order", "id")
-        return ordered.filter(pl.col("text").str.len_bytes().cum_sum() <= self.sample_bytes)
+        size = pl.col("text").str.len_bytes().cast(pl.Int64)
+        return ordered.filter(size.cum_sum() - size < self.sample_bytes)
 
     def reduce(self, step: int, table: pl.DataFrame, outputs: OutputFiles) -> pl.DataFrame:
         from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -69,6 +76,14 @@ class TrainTokenizer(ExchangeStage):
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
         )
-        tokenizer.train_from_iterator(self.combine(table).get_column("text").to_list(), trainer)
+        tokenizer.train_from_iterator(self._sample(table), trainer)
         outputs.create(TOKENIZER_FILE).write(tokenizer.to_str(pretty=False).encode())
         return pl.DataFrame()
+
+    def _sample(self, table: pl.DataFrame) -> list[str]:
+        """Returns the texts to train on: together at most ``sample_bytes``, the last one cut between characters."""
+        texts: list[str] = self.combine(table).get_column("text").to_list()
+        if texts:
+            before = sum(len(text.encode()) for text in texts[:-1])
+            texts[-1] = texts[-1].encode()[: self.sample_bytes - before].decode(errors="ignore")
+        return texts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
+import re
 from collections.abc import Mapping
 from itertools import groupby
 from pathlib import Path
@@ -23,6 +23,7 @@ from dataeng.stage import Columns, OutputFiles, Sink
 from dataeng.stages.tokens.train_tokenizer import END_OF_TEXT, TOKENIZER_FILE
 
 DOCUMENT_COLUMNS = ("id", "url", "host", "source", "source_offset", "date", "domain", "language")
+DOMAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")  # a domain's name is a folder's
 COMPRESSION = {"compression": "zstd", "compression_level": 1, "use_dictionary": False}
 
 
@@ -35,8 +36,10 @@ class WritePacks(Sink):
     libraries: ClassVar[tuple[str, ...]] = ("tokenizers",)
 
     tokenizer: Path | None = Field(default=None, description="A tokenizer.json; default: the one trained before")
-    eos_token: str = END_OF_TEXT
-    formats: tuple[Literal["megatron", "parquet"], ...] = ("megatron", "parquet")
+    eos_token: str = Field(default=END_OF_TEXT, description="The token that ends every document")
+    formats: tuple[Literal["megatron", "parquet"], ...] = Field(
+        default=("megatron", "parquet"), min_length=1, description="What to write; the trainer reads megatron"
+    )
     _encoder: Any = PrivateAttr(default=None)
     _description: dict[str, Any] = PrivateAttr(default_factory=dict)
 
@@ -66,7 +69,8 @@ class WritePacks(Sink):
         eos_id = self._encoder.token_to_id(self.eos_token)
         if eos_id is None:
             raise ConfigError(f"the tokenizer {path} has no token '{self.eos_token}'; set write_packs.eos_token.")
-        vocab_size = self._encoder.get_vocab_size(with_added_tokens=True)
+        # Not the number of tokens: ids may have gaps, and embeddings need a row for the largest one.
+        vocab_size = max(self._encoder.get_vocab(with_added_tokens=True).values()) + 1
         self._description = {
             "tokenizer_sha256": hashlib.sha256(content).hexdigest(),
             "vocab_size": vocab_size,
@@ -118,12 +122,12 @@ def _remove_strangers(packs: Path, manifests: list[Path], shards: list[dict[str,
     named = set(manifests)
     for shard in shards:
         named.update(packs / shard["domain"] / file["name"] for file in shard["shard"]["files"].values())
-    for folder in packs.iterdir() if packs.is_dir() else ():
+    for folder in [path for path in packs.iterdir() if path.is_dir()] if packs.is_dir() else ():
         for path in folder.iterdir():
-            if path not in named:
+            if path not in named and not path.is_dir():
                 fs.remove(path)
         if not any(folder.iterdir()):
-            shutil.rmtree(folder)
+            folder.rmdir()
 
 
 class _PartWriter:
@@ -135,9 +139,14 @@ class _PartWriter:
 
     def write(self, batch: pl.DataFrame) -> None:
         for (domain,), rows in batch.group_by("domain", maintain_order=True):
+            if not isinstance(domain, str) or not DOMAIN.fullmatch(domain):
+                raise FormatError(
+                    f"a document (id {rows.item(0, 'id')}) has the domain {domain!r}; it becomes a folder: expected "
+                    "letters, digits, '_', '-' or '.', at most 100."
+                )
             if domain not in self.shards:
-                self.shards[str(domain)] = _ShardWriter(self.stage, str(domain), self.name, self.outputs)
-            self.shards[str(domain)].write(rows)
+                self.shards[domain] = _ShardWriter(self.stage, domain, self.name, self.outputs)
+            self.shards[domain].write(rows)
 
     def close(self) -> list[dict[str, Any]]:
         return [self.shards[domain].close() for domain in sorted(self.shards)]

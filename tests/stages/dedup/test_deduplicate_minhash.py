@@ -1,0 +1,305 @@
+"""Near-duplicate removal: planted cases, real pages against exact similarity and datasketch, and what it costs."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import json
+import math
+import random
+import re
+import time
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from dataeng.stages.dedup.deduplicate_minhash import DeduplicateMinhash
+from tests.stages.exchange import dropped, frames_of, name_of, run_exchange
+
+WORDS = [f"{a}{b}{c}" for a in "bdfgk" for b in "aeiou" for c in "lmnrstz"]
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+def page(seed: int, num_words: int = 300) -> str:
+    """A text that shares no run of five words with a page of another seed, in all likelihood."""
+    generator = random.Random(seed)
+    return " ".join(generator.choice(WORDS) for _ in range(num_words))
+
+
+def edited(text: str, num_words: int, seed: int = 1) -> str:
+    """Replaces words at random places, each of which takes up to five shingles with it."""
+    words = text.split()
+    for at in random.Random(seed).sample(range(len(words)), num_words):
+        words[at] = f"edited{LETTERS[at % 26]}{LETTERS[at // 26 % 26]}"
+    return " ".join(words)
+
+
+def shingles_of(text: str, ngram: int = 5) -> set[tuple[str, ...]]:
+    """The slow, obvious way: letters without case and accents, every number a 0, words, runs of words."""
+    folded = "".join(c for c in unicodedata.normalize("NFD", text.lower()) if unicodedata.category(c) != "Mn")
+    words = re.findall(r"\w+", re.sub(r"\d+(?:[.,]\d+)?", "0", folded).replace("_", " "))
+    return {tuple(words[i : i + ngram]) for i in range(len(words) - ngram + 1)}
+
+
+def jaccard(a: set[tuple[str, ...]], b: set[tuple[str, ...]]) -> float:
+    return len(a & b) / len(a | b) if a | b else 0.0
+
+
+def chance(similarity: float, bands: int = 14, rows: int = 8) -> float:
+    """The LSH curve: how likely two documents of a similarity are to share a bucket."""
+    return 1 - (1 - similarity**rows) ** bands
+
+
+def candidates(stage: DeduplicateMinhash, texts: list[str]) -> set[tuple[int, int]]:
+    """Pairs of rows that share a bucket."""
+    emitted = stage.emit(frames_of(texts, 0, len(texts))[0])
+    buckets: dict[int, list[int]] = defaultdict(list)
+    for identifier, key in emitted.select("id", "key").iter_rows():
+        buckets[key].append(int(identifier.removeprefix("p0r")))
+    return {pair for rows in buckets.values() for pair in itertools.combinations(sorted(rows), 2)}
+
+
+# --- planted cases
+
+
+def test_near_duplicates_go_and_the_first_stays(tmp_path: Path) -> None:
+    first, second = page(1), page(2)
+    parts = [[second, first], [edited(first, 2), page(3)], [edited(second, 1), edited(first, 1)]]
+    verdicts = run_exchange(DeduplicateMinhash(), parts, tmp_path)
+    assert dropped(verdicts) == {"p1r0": "p0r1", "p2r0": "p0r0", "p2r1": "p0r1"}
+
+
+def test_evidence_names_the_survivor_and_the_size_of_the_cluster(tmp_path: Path) -> None:
+    verdicts = run_exchange(DeduplicateMinhash(), [[page(1), page(1)], [page(1)]], tmp_path)
+    assert verdicts.schema == {
+        "part": pl.UInt32,
+        "row": pl.UInt32,
+        "id": pl.String,
+        "kept_id": pl.String,
+        "reason": pl.String,
+        "detail": pl.String,
+        "cluster_size": pl.UInt32,
+    }
+    assert verdicts.rows() == [
+        (0, 1, "p0r1", "p0r0", "near_duplicate", "near-duplicate of p0r0", 3),
+        (1, 0, "p1r0", "p0r0", "near_duplicate", "near-duplicate of p0r0", 3),
+    ]
+
+
+def test_case_accents_punctuation_and_numbers_make_no_difference(tmp_path: Path) -> None:
+    one = "Le café de l'été, ouvert depuis 1998; fermé le lundi (sauf 3 jours)."
+    other = "LE CAFE DE L ETE OUVERT DEPUIS 2004 FERME LE LUNDI SAUF 12 JOURS"
+    assert dropped(run_exchange(DeduplicateMinhash(), [[one, other]], tmp_path)) == {"p0r1": "p0r0"}
+
+
+def test_texts_without_a_shingle_are_left_alone(tmp_path: Path) -> None:
+    short = ["", "one", "one two three four", "one two three four", "", "!!! ??? ... ,,, ;;; :::"]
+    assert run_exchange(DeduplicateMinhash(), [short], tmp_path).height == 0
+    assert DeduplicateMinhash().emit(frames_of(short, 0, 9)[0]).height == 0
+
+
+def test_five_words_are_one_shingle(tmp_path: Path) -> None:
+    texts = ["one two three four five", "six", "One two, three four FIVE!"]
+    assert dropped(run_exchange(DeduplicateMinhash(), [texts], tmp_path)) == {"p0r2": "p0r0"}
+
+
+@pytest.mark.parametrize("parts", [[], [[]], [[], [page(1)], []], [[page(1)], [page(2)]]])
+def test_nothing_to_find(tmp_path: Path, parts: list[list[str]]) -> None:
+    assert run_exchange(DeduplicateMinhash(), parts, tmp_path).height == 0
+
+
+def test_chains_are_one_cluster_even_where_its_ends_are_unlike(tmp_path: Path) -> None:
+    # Each text shares 84 % of its shingles with its neighbours' (0.72 of both together), its ends share none.
+    words = page(5, 2000).split()
+    chain = [" ".join(words[start : start + 500]) for start in range(0, 500, 40)]
+    assert jaccard(shingles_of(chain[0]), shingles_of(chain[-1])) < 0.1
+    stage = DeduplicateMinhash(bands=40, rows=4)  # 0.72 shares a bucket with probability 1 - 2e-6
+    verdicts = run_exchange(stage, [chain[6:], chain[:6]], tmp_path)
+    everybody = {name_of(part, row) for part in range(2) for row in range(len(chain))} & {
+        *(name_of(0, row) for row in range(len(chain[6:]))),
+        *(name_of(1, row) for row in range(6)),
+    }
+    assert dropped(verdicts) == {identifier: "p0r0" for identifier in everybody - {"p0r0"}}
+    assert set(verdicts.get_column("cluster_size")) == {len(chain)}
+
+
+@pytest.mark.parametrize("field", ["bands", "rows", "ngram", "partitions"])
+def test_options_that_make_no_sense_are_refused(field: str) -> None:
+    with pytest.raises(ValidationError, match="greater than or equal to 1"):
+        DeduplicateMinhash.model_validate({field: 0})
+
+
+# --- what the result must not depend on
+
+
+def mixed_corpus() -> list[list[str]]:
+    parts = [[page(i) for i in range(8)], [edited(page(i), 1 + i % 3) for i in range(8)], ["short one", page(99)], []]
+    return [*parts, [edited(page(3), 2, seed=9), page(4), page(100)]]
+
+
+@pytest.mark.parametrize(
+    ("partitions", "batch", "shuffle"), [(1, 1000, None), (3, 1, None), (16, 3, 7), (40, 2, 8), (5, 1000, 9)]
+)
+def test_partitions_batches_and_order_change_nothing(
+    tmp_path: Path, partitions: int, batch: int, shuffle: int | None
+) -> None:
+    parts = mixed_corpus()
+    expected = run_exchange(DeduplicateMinhash(), parts, tmp_path / "a")
+    assert expected.height >= 9
+    stage = DeduplicateMinhash(partitions=partitions)
+    assert run_exchange(stage, parts, tmp_path / "b", batch_documents=batch, shuffle=shuffle).equals(expected)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 4), max_size=6), max_size=4), st.integers(1, 5), st.integers(0, 9))
+def test_copies_of_whole_pages_are_found_wherever_they_are(
+    tmp_path_factory: pytest.TempPathFactory, numbers: list[list[int]], batch: int, order: int
+) -> None:
+    pages = [page(number, 40) for number in range(5)]
+    first: dict[int, str] = {}
+    expected = {}
+    for part, row in ((part, row) for part, line in enumerate(numbers) for row in range(len(line))):
+        number = numbers[part][row]
+        if number in first:
+            expected[name_of(part, row)] = first[number]
+        first.setdefault(number, name_of(part, row))
+    texts = [[pages[number] for number in line] for line in numbers]
+    folder = tmp_path_factory.getbasetemp()
+    verdicts = run_exchange(DeduplicateMinhash(partitions=3), texts, folder, batch_documents=batch, shuffle=order)
+    assert dropped(verdicts) == expected
+
+
+def test_another_seed_draws_other_hash_functions() -> None:
+    frame = frames_of([page(1)], 0, 1)[0]
+    keys = [set(DeduplicateMinhash(seed=seed).emit(frame).get_column("key")) for seed in (0, 0, 1)]
+    assert keys[0] == keys[1] and not keys[0] & keys[2]
+
+
+# --- cost
+
+
+def test_a_bucket_with_half_the_corpus_costs_its_size_and_not_its_square(tmp_path: Path) -> None:
+    boilerplate = page(7, 60)
+    num = 20_000  # all pairs of the copies would be 50 million per band
+    texts = [boilerplate if i % 2 else page(10_000 + i, 12) for i in range(num)]
+    stage = DeduplicateMinhash(partitions=4)
+    emitted = pl.concat([stage.emit(frame) for frame in frames_of(texts, 0, 5000)])
+    start = time.perf_counter()
+    edges = [stage.reduce(0, group, None) for group in emitted.partition_by("partition")]  # type: ignore[arg-type]
+    assert sum(table.height for table in edges) <= stage.bands * num
+    verdicts = stage.reduce(1, pl.concat(edges), None)  # type: ignore[arg-type]
+    assert time.perf_counter() - start < 20
+    assert verdicts.height == num // 2 - 1
+    assert set(verdicts.get_column("kept_id")) == {"p0r1"}
+
+
+# --- real pages
+
+
+@pytest.fixture(scope="module")
+def pages(test_data: Path) -> dict[str, str]:
+    with gzip.open(test_data / "dedup" / "documents.jsonl.gz", "rt") as file:
+        return {record["id"]: record["text"] for record in map(json.loads, file)}
+
+
+@pytest.fixture(scope="module")
+def similarities(pages: dict[str, str]) -> dict[tuple[int, int], float]:
+    """Exact similarity of every pair of rows that shares a shingle."""
+    shingles = [shingles_of(text) for text in pages.values()]
+    holders: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for row, own in enumerate(shingles):
+        for shingle in own:
+            holders[shingle].append(row)
+    shared: dict[tuple[int, int], int] = defaultdict(int)
+    for rows in holders.values():
+        for pair in itertools.combinations(rows, 2):
+            shared[pair] += 1
+    return {(a, b): n / (len(shingles[a]) + len(shingles[b]) - n) for (a, b), n in shared.items()}
+
+
+def binned(values: Iterable[float], edges: tuple[float, ...]) -> Iterator[tuple[float, list[float]]]:
+    values = list(values)
+    for low, high in itertools.pairwise(edges):
+        yield low, [value for value in values if low <= value < high]
+
+
+def test_candidates_follow_the_lsh_curve_on_real_pages(
+    pages: dict[str, str], similarities: dict[tuple[int, int], float]
+) -> None:
+    texts = list(pages.values())
+    edges = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 1.01)
+    expected: dict[float, list[float]] = {low: [] for low in edges[:-1]}
+    found = dict.fromkeys(expected, 0)
+    seeds = range(8)  # many draws of hash functions: one draw's pairs are not independent of each other
+    found_pairs = [candidates(DeduplicateMinhash(seed=seed), texts) for seed in seeds]
+    for low, values in binned(similarities.values(), edges):
+        expected[low] = [chance(value) for value in values]
+    for pairs in found_pairs:
+        for low, values in binned((similarities.get(pair, 0.0) for pair in pairs), edges):
+            found[low] += len(values)
+    for low, chances in expected.items():
+        mean = len(seeds) * sum(chances)
+        spread = math.sqrt(len(seeds) * sum(p * (1 - p) for p in chances))
+        # Pages come in clusters, whose pairs are found or missed together; that widens the spread.
+        assert abs(found[low] - mean) <= 8 * spread + 0.02 * mean + 3, (low, found[low], mean, spread)
+
+
+def test_clusters_agree_with_datasketch(
+    tmp_path: Path, pages: dict[str, str], similarities: dict[tuple[int, int], float]
+) -> None:
+    from datasketch import MinHash, MinHashLSH
+
+    texts = list(pages.values())
+    theirs = MinHashLSH(num_perm=112, params=(14, 8))
+    linked: set[tuple[int, int]] = set()
+    for row, text in enumerate(texts):
+        own = shingles_of(text)
+        if own:
+            signature = MinHash(num_perm=112, seed=1)
+            signature.update_batch([" ".join(shingle).encode() for shingle in own])
+            linked |= {(int(other), row) for other in theirs.query(signature)}
+            theirs.insert(str(row), signature)
+    ours = candidates(DeduplicateMinhash(), texts)
+    # What is all but certain (0.9: 99.96 %) both find; what is all but impossible (0.3: 0.1 %) neither does.
+    certain = {pair for pair, value in similarities.items() if value >= 0.95}
+    assert len(certain) > 50 and certain <= ours and certain <= linked
+    for pairs in (ours, linked):
+        unlike = [pair for pair in pairs if similarities.get(pair, 0.0) < 0.3]
+        assert len(unlike) <= 2
+    union, both = len(ours | linked), len(ours & linked)
+    assert both / union > 0.75, (both, union)
+
+
+def test_labelled_pairs_recall_and_precision(
+    tmp_path: Path, test_data: Path, pages: dict[str, str], similarities: dict[tuple[int, int], float]
+) -> None:
+    identifiers = list(pages)
+    rows = {identifier: row for row, identifier in enumerate(identifiers)}
+    verdicts = run_exchange(DeduplicateMinhash(), [list(pages.values())], tmp_path)
+    cluster = {name_of(0, row): name_of(0, row) for row in rows.values()} | dropped(verdicts)
+    with gzip.open(test_data / "dedup" / "pairs.jsonl.gz", "rt") as file:
+        labels = [json.loads(line) for line in file]
+
+    def found(label: dict[str, str]) -> bool:
+        return cluster[name_of(0, rows[label["a"]])] == cluster[name_of(0, rows[label["b"]])]
+
+    # The labels' own 5-gram similarity counts words a little differently, so the borders are not sharp.
+    sure = [label for label in labels if label["jaccard5"] >= 0.9]
+    assert len(sure) > 50 and all(map(found, sure))
+    likely = [label for label in labels if 0.8 <= label["jaccard5"] < 0.9]
+    assert len(likely) > 10 and sum(map(found, likely)) >= 0.9 * len(likely)  # the curve: 0.92 … 0.9996
+    unlike = [label for label in labels if label["jaccard5"] < 0.3]
+    assert len(unlike) > 200 and sum(map(found, unlike)) <= 0.01 * len(unlike)
+    # Nobody is dropped without a neighbour that is like it.
+    nearest: dict[int, float] = defaultdict(float)
+    for (a, b), value in similarities.items():
+        nearest[a], nearest[b] = max(nearest[a], value), max(nearest[b], value)
+    lonely = [row for row in (int(i.removeprefix("p0r")) for i in dropped(verdicts)) if nearest[row] < 0.5]
+    assert len(lonely) <= 0.01 * len(cluster)
