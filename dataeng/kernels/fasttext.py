@@ -23,6 +23,7 @@ FNV_PRIME = np.uint32(16777619)
 SHIFT_17 = np.uint64(17)
 ONE = np.uint64(1)
 LABEL_PREFIX = np.frombuffer(b"__label__", np.uint8)
+END_MARK = np.frombuffer(b"</s>", np.uint8)
 
 
 @dataclass(frozen=True)
@@ -186,11 +187,11 @@ def add_word_ngrams(
 
 
 @called
-def starts_with_label(data: NDArray[np.uint8], start: int, stop: int) -> bool:
-    if stop - start < LABEL_PREFIX.shape[0]:
+def starts_with(data: NDArray[np.uint8], start: int, stop: int, prefix: NDArray[np.uint8]) -> bool:
+    if stop - start < prefix.shape[0]:
         return False
-    for j in range(LABEL_PREFIX.shape[0]):
-        if data[start + j] != LABEL_PREFIX[j]:
+    for j in range(prefix.shape[0]):
+        if data[start + j] != prefix[j]:
             return False
     return True
 
@@ -227,8 +228,10 @@ def embed(
         while i < stop and not is_separator(data[i]):
             value = fnv_step(value, data[i])
             i += 1
-        if starts_with_label(data, token, i):  # fastText takes it for the line's label
+        if starts_with(data, token, i, LABEL_PREFIX):  # fastText takes it for the line's label
             continue
+        if i - token == END_MARK.shape[0] and starts_with(data, token, i, END_MARK):  # and this for its end
+            break
         key = hash_bytes(data, token, i)
         slot = (key >> SHIFT_17) & mask
         row = -1
@@ -243,8 +246,7 @@ def embed(
         if word_ngrams > 1:
             word_hashes[num_words] = np.int32(value)
             num_words += 1
-        # "</s>" inside a text is the end marker itself, which has no subwords.
-        if max_ngram > 0 and bucket_rows.shape[0] > 0 and not (row >= 0 and row == end_of_text):
+        if max_ngram > 0 and bucket_rows.shape[0] > 0:
             size = i - token
             word[0] = 60
             for k in range(size):
@@ -264,9 +266,6 @@ def embed(
         for k in range(hidden.shape[0]):
             hidden[k] /= np.float32(added)
     return added
-
-
-END_MARK = np.frombuffer(b"</s>", np.uint8)
 
 
 @inlined

@@ -348,8 +348,8 @@ def walk(
             if specials == 1 and not mixed and (last_kind & SUFFIX or final_period):
                 # Nearly all chunks with punctuation are a word and a comma or period.
                 num_words = add_word(
-                    data, chunk, i - last_size, chunk_chars - 1, any_kind, prior_all, stop_filter, stop_hashes, stop_seen,
-                    word_hash, word_end, num_words, row,
+                    data, chunk, i - last_size, chunk_chars - 1, any_kind, prior_all,
+                    stop_filter, stop_hashes, stop_seen, word_hash, word_end, num_words, row,
                 )  # fmt: skip
                 num_words = add_word(
                     data, i - last_size, i, 1, last_kind, last_kind, stop_filter, stop_hashes, stop_seen,

@@ -47,6 +47,10 @@ PIECES = st.sampled_from(
             "can't.",
             "cat's,",
             "x's.",
+            "he'd",
+            "they're",
+            "I'm,",
+            "we'll",
             "J.",
             "U.S.",
         ),
@@ -69,6 +73,10 @@ PIECES = st.sampled_from(
         *(
             "10km",
             "5%",
+            "50%.",
+            "x%.",
+            "m².",
+            "C++.",
             "100km/h,",
             "7€",
             "3+",
@@ -162,6 +170,7 @@ PIECES = st.sampled_from(
 )
 TEXTS = st.one_of(
     st.text(max_size=60),
+    st.text(alphabet="aAbB1.,-'’snNtTdmvrelk%²+:/@!(\"—…$#_~*^= \n", max_size=60),
     st.lists(PIECES, max_size=40).map("".join),
     st.lists(PIECES, max_size=40).map(" ".join),
     # Much repetition, so that long n-grams repeat.

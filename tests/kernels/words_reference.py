@@ -7,10 +7,11 @@ import unicodedata
 
 from dataeng.kernels.characters import DATATROVE_TERMINAL, SPACY_CURRENCY, SPACY_PUNCTUATION, SPACY_QUOTES
 
-UNITS = (
+UNITS = re.split(
+    " ",
     "km m dm cm mm ha nm yd in ft kg g mg t lb oz m/s km/h kmh mph hPa Pa mbar mb MB kb KB gb GB tb TB T G M K % "
-    "km² km³ m² m³ dm² dm³ cm² cm³ mm² mm³ µm µg км м дм см мм нм кг г мг Па Кб КБ кб Мб МБ мб Гб ГБ гб Тб ТБ тб"
-).split()  # noqa: SIM905
+    "km² km³ m² m³ dm² dm³ cm² cm³ mm² mm³ µm µg км м дм см мм нм кг г мг Па Кб КБ кб Мб МБ мб Гб ГБ гб Тб ТБ тб",
+)
 
 
 def is_icon(c: str) -> bool:
