@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,8 +48,6 @@ def train(
     keep_checkpoints: Annotated[int, typer.Option(help="How many checkpoints stay.")] = 2,
 ) -> None:
     """Train a decoder on a mixture, report the loss of every domain, and write back the learned weights."""
-    from dataeng.formats.mixture import load_mixture
-
     options = Options(
         mixture=mixture,
         out=out,
@@ -70,19 +69,28 @@ def train(
         keep_checkpoints=keep_checkpoints,
     )
     try:
-        manifest = load_mixture(options.mixture)
-        config = derive_config(options, manifest)
-        try:
-            from trainer.loop import train as run_training
-        except ModuleNotFoundError as error:
-            raise ConfigError(f"training needs '{error.name}': pip install 'dataeng[trainer]'.") from error
-        from trainer.progress import LiveWatcher, PlainWatcher
-
-        console = Console()
-        report = run_training(config, manifest, LiveWatcher(console) if console.is_terminal else PlainWatcher(console))
+        _run(options)
     except DataengError as error:
         Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True, style="red")
         raise typer.Exit(1) from None
+
+
+def _run(options: Options) -> None:
+    """Trains and shows the result; exits with 130 when a signal stopped the run."""
+    from dataeng.formats.mixture import load_mixture
+
+    # Threads that wait by spinning slow a busy machine down several times over; waiting passively costs almost nothing.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    manifest = load_mixture(options.mixture)
+    config = derive_config(options, manifest)
+    try:
+        from trainer.loop import train as run_training
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"training needs '{error.name}': pip install 'dataeng[trainer]'.") from error
+    from trainer.progress import LiveWatcher, PlainWatcher
+
+    console = Console()
+    report = run_training(config, manifest, LiveWatcher(console) if console.is_terminal else PlainWatcher(console))
     _show(console, report, config.out)
     if report.step < report.num_steps:
         raise typer.Exit(130)

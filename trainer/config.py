@@ -35,7 +35,7 @@ class Preset:
 PRESETS: dict[str, Preset] = {
     "tiny": Preset(
         dim=128, num_layers=4, num_heads=4, num_kv_heads=2, hidden_dim=384,
-        sequence_length=128, batch_size=8, learning_rate=2e-3,
+        sequence_length=128, batch_size=8, learning_rate=1.5e-3,
     ),
     "small": Preset(
         dim=320, num_layers=6, num_heads=5, num_kv_heads=5, hidden_dim=864,
@@ -168,21 +168,7 @@ def derive_config(options: Options, manifest: MixtureManifest) -> TrainConfig:
     checkpoint_every = options.checkpoint_every
     if checkpoint_every is None:
         checkpoint_every = max(1, min(1000, math.ceil(options.steps / 4)))
-    for name, value in {
-        "--steps": options.steps,
-        "--batch-size": batch_size,
-        "--sequence-length": sequence_length,
-        "--checkpoint-every": checkpoint_every,
-        "--keep-checkpoints": options.keep_checkpoints,
-        "--threads": 1 if options.threads is None else options.threads,
-        "--resume-from": 1 if options.resume_from is None else options.resume_from,
-    }.items():
-        if value < 1:
-            raise ConfigError(f"{name} is {value}; expected at least 1.")
-    if not (math.isfinite(learning_rate) and learning_rate > 0):
-        raise ConfigError(f"--learning-rate is {learning_rate:g}; expected a number above 0.")
-    if options.resume_from is not None and not options.resume:
-        raise ConfigError("--resume-from and --no-resume contradict each other; give one of them.")
+    _check_ranges(options, batch_size, sequence_length, learning_rate, checkpoint_every)
     out = default_out(options.mixture, manifest) if options.out is None else options.out
     return TrainConfig(
         mixture=options.mixture,
@@ -217,6 +203,26 @@ def derive_config(options: Options, manifest: MixtureManifest) -> TrainConfig:
         checkpoint_every=checkpoint_every,
         keep_checkpoints=options.keep_checkpoints,
     )
+
+
+def _check_ranges(
+    options: Options, batch_size: int, sequence_length: int, learning_rate: float, checkpoint_every: int
+) -> None:
+    for name, value in {
+        "--steps": options.steps,
+        "--batch-size": batch_size,
+        "--sequence-length": sequence_length,
+        "--checkpoint-every": checkpoint_every,
+        "--keep-checkpoints": options.keep_checkpoints,
+        "--threads": 1 if options.threads is None else options.threads,
+        "--resume-from": 1 if options.resume_from is None else options.resume_from,
+    }.items():
+        if value < 1:
+            raise ConfigError(f"{name} is {value}; expected at least 1.")
+    if not (math.isfinite(learning_rate) and learning_rate > 0):
+        raise ConfigError(f"--learning-rate is {learning_rate:g}; expected a number above 0.")
+    if options.resume_from is not None and not options.resume:
+        raise ConfigError("--resume-from and --no-resume contradict each other; give one of them.")
 
 
 def _normalization(value: str) -> Normalization:

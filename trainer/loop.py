@@ -59,8 +59,8 @@ def train(config: TrainConfig, manifest: MixtureManifest, watcher: Watcher) -> T
     a person can put right; what was committed before stays as it is.
     """
     started = time.monotonic()
+    run = _Run(config, manifest)  # checks everything that can be checked, and writes nothing
     with held(config.out), reproducible(config), StopRequest() as stop, watcher:
-        run = _Run(config, manifest)
         first_step = run.resume(watcher)
         run.describe("running", first_step - 1)
         watcher.begin(first_step, config.num_steps)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import encodings
 import json
+import os
 import pydoc_data.topics
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,6 +17,8 @@ from dataeng.formats.atomic import sha256_file
 from dataeng.formats.mixture import Domain, MixtureManifest, Policy, Reweighting, load_mixture, save_mixture
 from dataeng.formats.pack import PackManifest, Shard, ShardFile, idx_bytes, write_manifest
 from trainer.config import Options, TrainConfig, derive_config
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before PyTorch is loaded
 
 EOS = 256
 VOCAB_SIZE = 257

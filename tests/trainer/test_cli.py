@@ -76,6 +76,7 @@ def test_missing_and_changed_packs(mixture: Path, tmp_path: Path) -> None:
     assert "00001.bin has" in error_of("--mixture", mixture, *SMALL)
     (pack / "pack.json").unlink()
     assert f"no pack at {mixture.parent / '../run/packs/prose'}" in error_of("--mixture", mixture, *SMALL)
+    assert not (tmp_path / "run" / "training").exists()
 
 
 def test_rows_that_cannot_be(mixture: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from dataeng.errors import ConfigError, FormatError
 from dataeng.formats.mixture import Domain, MixtureManifest, Policy
+from dataeng.formats.pack import idx_bytes
 from trainer.data import MixtureRows
 
 WritePack = Callable[..., Path]
@@ -112,6 +114,17 @@ def test_a_pack_of_another_dtype_than_its_index_is_refused(write_pack: WritePack
     (folder / "pack.json").write_text(manifest.replace('"dtype": "uint16"', '"dtype": "int32"'))
     with pytest.raises(FormatError, match="expected version 1 and dtype int32"):
         MixtureRows(manifest_of({"web": (["web"], 1, 10)}), tmp_path / "mix.json", 4)
+
+
+def test_packs_of_large_vocabularies_have_four_byte_tokens(write_pack: WritePack, tmp_path: Path) -> None:
+    folder = write_pack(tmp_path / "web", "web", [[[0] * 4]])
+    (folder / "00000.bin").write_bytes(np.array([1, 70_000, 2, 99_999], "<i4").tobytes())
+    (folder / "00000.idx").write_bytes(idx_bytes(np.array([4], np.int32), "int32"))
+    values = json.loads((folder / "pack.json").read_text())
+    (folder / "pack.json").write_text(json.dumps({**values, "dtype": "int32", "vocab_size": 100_000}))
+    manifest = manifest_of({"web": (["web"], 1, 4)}).model_copy(update={"vocab_size": 100_000})
+    rows = MixtureRows(manifest, tmp_path / "mix.json", 3)
+    assert rows.batch(np.array([0]), np.array([0])).tolist() == [[1, 70_000, 2, 99_999]]
 
 
 def test_a_token_outside_the_vocabulary_names_the_file(write_pack: WritePack, tmp_path: Path) -> None:

@@ -195,7 +195,7 @@ def test_another_configuration_or_a_damaged_checkpoint_is_refused(make_config: M
     config = make_config(steps=4, checkpoint_every=2)
     run(config)
     before = numbers(config.out)
-    with pytest.raises(ConfigError, match=r"optimizer.learning_rate was 0.002, now 0.5"):
+    with pytest.raises(ConfigError, match=r"optimizer.learning_rate was 0.0015, now 0.5"):
         run(make_config(steps=4, learning_rate=0.5))
     model = config.out / "checkpoints" / "step-00000004" / "model.safetensors"
     model.write_bytes(model.read_bytes()[:1000])
