@@ -8,11 +8,25 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from dataeng.errors import DataengError
 
+
+class _Commands(TyperGroup):
+    """Ctrl-C ends a command with a sentence; typer itself would say "Aborted!" or nothing."""
+
+    def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            sys.stderr.write("stopped. What was finished is kept: run the same command again to go on.\n")
+            sys.exit(130)
+
+
 app = typer.Typer(
     name="dataeng",
+    cls=_Commands,
     help="Pretraining corpora, from crawl to packs to mixtures, with nothing lost on the way.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -68,13 +82,14 @@ def run(
                 )
 
             folders = (str(pipeline.base),) if allow_code else ()
-            result = run_plan(plan, run_dir, pool, progress, prepare, verify, folders)
+            result = run_plan(
+                plan, run_dir, pool, progress, prepare, verify, folders, lambda records: write_stats(run_dir, records)
+            )
     finally:
         pool.close()
     if result.nothing_to_do:
         out.print(f"nothing to do: {run_dir} is complete ({result.tasks_reused} tasks reused).", highlight=False)
         return
-    write_stats(run_dir, result.records)
     out.print(funnel_table(funnel(result.records)))
     for line in pack_lines(result.records):
         out.print(line, highlight=False)
@@ -119,13 +134,13 @@ def sql(
     """Query a run with DuckDB: documents, rejects, signals, stages, drops, dedup, packs, training."""
     from dataeng.errors import ConfigError, nearest
     from dataeng.report.sql import query
-    from dataeng.report.terminal import console, print_rows
+    from dataeng.report.terminal import ROWS_SHOWN, console, print_rows
 
     if output not in ("table", "csv", "json"):
         raise ConfigError(f"unknown format '{output}'{nearest(output, ('table', 'csv', 'json'))}")
     tables = "SELECT table_name AS \"table\", string_agg(column_name, ', ' ORDER BY ordinal_position) AS columns "
     tables += "FROM information_schema.columns GROUP BY ALL ORDER BY ALL"
-    columns, rows = query(run_dir, statement or tables)
+    columns, rows = query(run_dir, statement or tables, ROWS_SHOWN + 1 if output == "table" else None)
     if output == "table":
         print_rows(console(), columns, rows)
     else:
@@ -210,9 +225,10 @@ def main() -> None:
     """Entry point: errors that a user can do something about are shown without a traceback."""
     try:
         app(standalone_mode=True)
-    except DataengError as error:
-        sys.stderr.write(f"error: {error}\n")
+    except (DataengError, OSError) as error:
+        from dataeng.report.visible import visible
+
+        system = isinstance(error, OSError) and error.strerror
+        message = f"{error.strerror}: {error.filename}" if system else str(error)
+        sys.stderr.write(f"error: {visible(message)}\n")
         sys.exit(1)
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped. What was finished is kept: run the same command again to go on.\n")
-        sys.exit(130)

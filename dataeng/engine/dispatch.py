@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from dataeng.engine.executor import Pool
 from dataeng.engine.records import TaskRecord
-from dataeng.engine.task import TaskSpec, run_task_safely
+from dataeng.engine.task import TaskSpec, pack_task, run_packed_task
 
 MAX_ATTEMPTS = 3
 
@@ -48,7 +48,7 @@ def run_all(
         while waiting and len(running) < pool.workers:
             spec = waiting.popleft()
             try:
-                running[pool.shared().submit(run_task_safely, spec)] = spec
+                running[pool.shared().submit(run_packed_task, *pack_task(spec))] = spec
             except BrokenProcessPool:
                 suspects.append(spec)
                 break
@@ -63,9 +63,10 @@ def run_all(
                     continue
                 suspects.append(spec)
         if suspects:
-            suspects += running.values()
-            running.clear()
-            pool.replace_broken()
+            if pool.breaks_as_one:
+                suspects += running.values()
+                running.clear()
+                pool.replace_broken()
             for spec in suspects:
                 finish(spec, _run_alone(spec, pool))
     records.sort(key=lambda record: record.index)
@@ -86,13 +87,16 @@ def _unexpected(error: BaseException) -> str:
 
 
 def _run_alone(spec: TaskSpec, pool: Pool) -> TaskRecord | str:
-    """Runs a suspect by itself; its first death was with others, so it has `MAX_ATTEMPTS` - 1 tries left."""
-    for _ in range(MAX_ATTEMPTS - 1):
+    """Runs a suspect by itself; its first death was with others, so it has `MAX_ATTEMPTS` - 1 tries left.
+
+    Before a Dask cluster gives a task up it has tried it on several workers, so one more try is enough there.
+    """
+    for _ in range(MAX_ATTEMPTS - 1 if pool.breaks_as_one else 1):
         with pool.alone() as executor:
             try:
-                outcome: TaskRecord | str = executor.submit(run_task_safely, spec).result()
+                outcome: TaskRecord | str = executor.submit(run_packed_task, *pack_task(spec)).result()
                 return outcome
             except Exception as error:
                 if not _worker_died(error):
                     return _unexpected(error)
-    return f"the worker process died {MAX_ATTEMPTS} times while it ran this (out of memory, or a crash in a library)"
+    return "the worker process died every time that it ran this (out of memory, or a crash in a library)"

@@ -24,6 +24,7 @@ SINGLE_THREADED = {
 }
 PRELOAD_KERNELS = "DATAENG_PRELOAD_KERNELS"
 """How the server that workers are forked from learns which kernels to load; see `dataeng.engine.preload`."""
+CONNECT_TIMEOUT = "10s"
 PRELOAD = ["dataeng.engine.task", "dataeng.engine.preload"]
 
 
@@ -56,6 +57,11 @@ class Pool:
         if self._shared is None:
             self._shared = self._make(self.workers)
         return self._shared
+
+    @property
+    def breaks_as_one(self) -> bool:
+        """Whether the death of one worker takes all running tasks with it."""
+        return self.scheduler == "processes"
 
     def replace_broken(self) -> None:
         """Forgets the shared executor; the next call of `shared` starts a new one."""
@@ -99,16 +105,20 @@ class Pool:
             self._dask = Client(self._cluster)
         else:
             try:
-                self._dask = Client(self.scheduler, timeout="10s")
+                self._dask = Client(self.scheduler, timeout=CONNECT_TIMEOUT)
             except (OSError, ValueError) as error:
                 raise ConfigError(f"cannot reach the Dask scheduler {self.scheduler}: {error}") from error
+            self.workers = max(1, sum(self._dask.nthreads().values()))  # the cluster's, not this machine's
         executor: Executor = self._dask.get_executor(pure=False, retries=0)
         return executor
 
     def close(self) -> None:
-        """Ends all workers."""
+        """Ends all workers that it started."""
         if self._shared is not None:
-            self._shared.shutdown(wait=False, cancel_futures=True)
+            if self._dask is None:
+                self._shared.shutdown(wait=False, cancel_futures=True)
+            else:
+                self._shared.shutdown(wait=False)  # Dask's has no such argument, and cancels
             self._shared = None
         if self._dask is not None:
             self._dask.close()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import secrets
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,8 @@ def hold_lease(run_dir: Path) -> Iterator[None]:
     mine = {"token": token, "host": socket.gethostname(), "pid": os.getpid(), "process": _process_start(os.getpid())}
     with _exclusive(run_dir):
         holder = _read(path)
+        for leftover in run_dir.glob(f".{path.name}.*.tmp"):  # of a process that died while it wrote its lease
+            fs.remove(leftover)
         if holder is not None and _is_alive(holder):
             raise LeaseError(
                 f"{run_dir} is in use by process {holder['pid']} on {holder['host']} since {holder['since']}. "
@@ -65,11 +66,14 @@ def _exclusive(run_dir: Path) -> Iterator[None]:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
+    """Returns the lease, or None if there is none or it cannot be understood; then nobody holds the folder."""
     try:
         value = read_json(path)
-    except (OSError, json.JSONDecodeError):
+    except (OSError, ValueError):
         return None
-    return value if isinstance(value, dict) and {"host", "pid", "since", "heartbeat"} <= value.keys() else None
+    kinds = {"host": str, "since": str, "pid": int, "heartbeat": int | float}
+    whole = isinstance(value, dict) and all(isinstance(value.get(key), kind) for key, kind in kinds.items())
+    return value if whole else None
 
 
 def _is_alive(holder: dict[str, Any]) -> bool:
@@ -100,7 +104,8 @@ def _process_start(pid: int) -> str | None:
 
 def _beat(path: Path, token: str, stop: threading.Event) -> None:
     while not stop.wait(HEARTBEAT_SECONDS):
-        holder = _read(path)
-        if holder is None or holder.get("token") != token:
-            return
-        write_json(path, {**holder, "heartbeat": time.time()})
+        with suppress(OSError), _exclusive(path.parent):  # a disk that is full now may not be so at the next beat
+            holder = _read(path)
+            if holder is None or holder.get("token") != token:
+                return
+            write_json(path, {**holder, "heartbeat": time.time()})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import polars as pl
@@ -52,9 +53,10 @@ class TaskOutputs:
         return committed
 
     def discard(self) -> None:
-        """Removes what was written, after a failure."""
+        """Removes what was written, after a failure. What cannot be removed now is pruned by a later run."""
         for _, _, file in self._files:
-            file.discard()
+            with suppress(OSError):
+                file.discard()
 
 
 class TableWriter:

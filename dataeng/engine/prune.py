@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from dataeng.engine.records import TaskRecord, manifest_path, record_path
+from dataeng.engine.records import TaskRecord, manifest_path, read_phase_manifest, record_path
 from dataeng.formats.atomic import fs
 
 OWNED = ("documents", "rejects", "signals", "exchange", "dedup", "phases")
-"""Folders that belong to the engine alone. Packs, stats and training output are left to their writers."""
+"""Folders that belong to the engine alone. Elsewhere only temporary files are removed, where tasks or sinks write."""
+TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
 
 
 def prune(run_dir: Path, records: Mapping[str, list[TaskRecord]]) -> int:
-    """Deletes unnamed files below the engine's own folders; returns how many."""
+    """Deletes unnamed files below the engine's own folders, and temporary ones elsewhere; returns how many."""
+    manifests = [read_phase_manifest(run_dir, phase) for phase in records]
+    finished = [run_dir / name for manifest in manifests if manifest for name in manifest["finished"]]
     named = {run_dir / file.name for group in records.values() for record in group for file in record.files}
     for phase, group in records.items():
         named.add(manifest_path(run_dir, phase))
@@ -25,6 +29,11 @@ def prune(run_dir: Path, records: Mapping[str, list[TaskRecord]]) -> int:
                 if not any(path.iterdir()):
                     path.rmdir()
             elif path not in named:
+                fs.remove(path)
+                removed += 1
+    for folder in {run_dir, run_dir / "stats", *(path.parent for path in (*named, *finished))}:
+        for path in sorted(folder.glob(".*.tmp")):
+            if TEMPORARY.fullmatch(path.name) and not path.name.startswith(".lease.json."):  # the heartbeat's
                 fs.remove(path)
                 removed += 1
     return removed

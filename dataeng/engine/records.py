@@ -79,7 +79,7 @@ def read_record(run_dir: Path, phase: str, index: int) -> TaskRecord | None:
         value["files"] = [OutputFile(**file) for file in value["files"]]
         value["counts"] = {name: StageCount.from_json(count) for name, count in value["counts"].items()}
         return TaskRecord(**value)
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 
 

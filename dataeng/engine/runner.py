@@ -24,7 +24,6 @@ from dataeng.engine.records import (
     TaskRecord,
     complete_records,
     forget_phase,
-    read_phase_manifest,
     record_path,
     write_phase_manifest,
 )
@@ -71,6 +70,7 @@ def run_plan(
     prepare: Callable[[], None] = lambda: None,
     thorough: bool = False,
     import_path: tuple[str, ...] = (),
+    finish: Callable[[Mapping[str, list[TaskRecord]]], None] = lambda records: None,
 ) -> RunResult:
     """Brings a run folder to the state that a plan describes.
 
@@ -80,6 +80,7 @@ def run_plan(
       prepare: called once before the first task that has to run, e.g. to compile kernels.
       thorough: hash every committed file instead of trusting size and modification time.
       import_path: folders that workers import stages from outside dataeng from.
+      finish: called with all records before the run is declared complete, e.g. to write statistics.
 
     Raises:
       LeaseError: another process holds the folder.
@@ -95,6 +96,7 @@ def run_plan(
         _check_phases(plan, result.records)
         if result.tasks_run or _status(run_dir) != "complete":
             prune(run_dir, result.records)
+            finish(result.records)
             _write_run_json(plan, run_dir, "complete")
     result.seconds = time.perf_counter() - start
     return result
@@ -259,7 +261,15 @@ def resolved(pipeline: Pipeline) -> dict[str, Any]:
 
 
 def load_records(run_dir: Path) -> dict[str, list[TaskRecord]]:
-    """Returns the records of all complete phases of a run folder, in order of phase."""
+    """Returns the records of all complete phases of a run folder, in order of phase.
+
+    A phase that was complete under another configuration, and that a run which did not end has yet to do again, is not
+    part of the run that ``run.json`` describes.
+    """
     run = read_json(run_dir / "run.json")
-    names = [phase["name"] for phase in run["phases"]]
-    return {name: complete_records(run_dir, name) for name in names if read_phase_manifest(run_dir, name)}
+    complete = {}
+    for phase in run["phases"]:
+        records = complete_records(run_dir, phase["name"])
+        if [record.fingerprint for record in records] == phase["fingerprints"]:
+            complete[phase["name"]] = records
+    return complete

@@ -5,6 +5,7 @@ Only descriptions, paths and counts travel between processes; documents never do
 
 from __future__ import annotations
 
+import pickle
 import secrets
 import sys
 from collections.abc import Mapping
@@ -139,11 +140,24 @@ def _check_result(step: Step, result: pl.DataFrame, key: str, last: bool) -> Non
             raise TaskError(f"'{step.name}' reduced to a table whose '{column}' is {found}; expected {dtype}.")
 
 
-def run_task_safely(spec: TaskSpec) -> TaskRecord | str:
-    """Like `run_task`, but returns the message of a failure that is about the task and not about the worker."""
-    for folder in spec.import_path:
+def pack_task(spec: TaskSpec) -> tuple[tuple[str, ...], bytes]:
+    """Returns the arguments of `run_packed_task`."""
+    return spec.import_path, pickle.dumps(spec)
+
+
+def run_packed_task(import_path: tuple[str, ...], packed: bytes) -> TaskRecord | str:
+    """Runs a task in a process that need not know yet where the task's stages are imported from.
+
+    A Dask scheduler and its workers unpickle arguments before any code of ours runs, so the task itself travels packed.
+    """
+    for folder in import_path:
         if folder not in sys.path:
             sys.path.insert(0, folder)
+    return run_task_safely(pickle.loads(packed))
+
+
+def run_task_safely(spec: TaskSpec) -> TaskRecord | str:
+    """Like `run_task`, but returns the message of a failure that is about the task and not about the worker."""
     try:
         return run_task(spec)
     except DataengError as error:

@@ -16,6 +16,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,8 +28,16 @@ class FileSystem:
     """The primitive calls behind every commit."""
 
     def create(self, path: Path) -> BinaryIO:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self._make_folder(path.parent)
         return path.open("xb")
+
+    def _make_folder(self, folder: Path) -> None:
+        """Makes a folder that is there after a power failure, too: its entry in the folder above is flushed."""
+        if folder.is_dir():
+            return
+        self._make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        self.sync_folder(folder.parent)
 
     def write(self, file: BinaryIO, data: Bytes) -> int:
         return file.write(data)
@@ -112,7 +121,8 @@ class AtomicFile(io.RawIOBase):
         self._discarded = True
         if self._file is not None:
             file, self._file = self._file, None
-            file.close()
+            with suppress(OSError):  # closing flushes, which fails again where writing has failed
+                file.close()
         fs.remove(self._temporary)
 
     def close(self) -> None:
@@ -139,7 +149,8 @@ def write_bytes(path: Path, data: Bytes) -> str:
         file.write(data)
         commit_all([file])
     except BaseException:
-        file.discard()
+        with suppress(OSError):
+            file.discard()
         raise
     return file.sha256
 
