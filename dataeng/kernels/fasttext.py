@@ -26,7 +26,7 @@ LABEL_PREFIX = np.frombuffer(b"__label__", np.uint8)
 END_MARK = np.frombuffer(b"</s>", np.uint8)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Classifier:
     """A fastText model ready to predict.
 
@@ -368,7 +368,7 @@ def classify(
             score_labels(output, loss, hidden, scores)
         largest = np.float32(-np.inf)
         for label in range(labels):
-            if scores[label] > largest:
+            if scores[label] >= largest:  # of equals the last, as the library
                 largest = scores[label]
                 best[text] = label
         probability[text] = np.exp(largest)

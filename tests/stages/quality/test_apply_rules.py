@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from dataeng.errors import ConfigError
+from dataeng.kernels.counters import COUNTERS
+from dataeng.presets import load_preset, preset_names
+from dataeng.stages.quality.apply_rules import ApplyRules
+from dataeng.stages.quality.quality_signals import QualitySignals
+
+
+def frame(**signals: list[int | None]) -> pl.DataFrame:
+    """A batch whose signals pass every rule of gopher@datatrove, except for those given."""
+    rows = len(next(iter(signals.values())))
+    good = {
+        "symbol_free_words": 100, "symbol_free_chars": 500, "words": 120, "hashes": 0, "ellipses": 0, "lines": 10,
+        "bullet_lines": 0, "ellipsis_lines": 0, "alpha_words": 110, "stop_words": 5,
+    }  # fmt: skip
+    columns = {name: [value] * rows for name, value in good.items()} | signals
+    return pl.DataFrame({f"quality_{name}": pl.Series(values, dtype=pl.Int64) for name, values in columns.items()})
+
+
+def reasons(batch: pl.DataFrame, **options: object) -> list[str | None]:
+    found = ApplyRules(presets=("gopher@datatrove",), **options).apply(batch)  # type: ignore[arg-type]
+    return found["reason"].to_list()
+
+
+def test_thresholds_are_strict() -> None:
+    assert reasons(frame(symbol_free_words=[49, 50, 166, 167])) == [
+        "gopher_short_doc",
+        None,
+        None,  # 500 / 166 = 3.01
+        "gopher_below_avg_threshold",
+    ]
+    assert reasons(frame(hashes=[12, 13])) == [None, "gopher_too_many_hashes"]
+    assert reasons(frame(alpha_words=[96, 95])) == [None, "gopher_below_alpha_threshold"]
+    assert reasons(frame(stop_words=[2, 1, None])) == [None, "gopher_enough_stop_words", None]
+
+
+def test_the_first_broken_rule_is_the_reason_and_says_why() -> None:
+    batch = frame(symbol_free_words=[12], hashes=[100])
+    found = ApplyRules(presets=("gopher@datatrove",)).apply(batch)
+    assert found["reason"].to_list() == ["gopher_short_doc"]
+    assert found["detail"].to_list() == ["quality_symbol_free_words=12 min_doc_words=50"]
+
+
+def test_presets_apply_in_the_order_given() -> None:
+    texts = pl.DataFrame({"text": ["{ not much here }"]})
+    signals = QualitySignals(language="en")
+    signals.setup({})
+    batch = signals.apply(texts)
+    for first, reason in (("c4@fineweb", "c4_curly_bracket"), ("gopher@datatrove", "gopher_short_doc")):
+        others = [name for name in ("gopher@datatrove", "c4@fineweb") if name != first]
+        assert ApplyRules(presets=(first, *others)).apply(batch)["reason"].to_list() == [reason]
+
+
+def test_earlier_reasons_stay() -> None:
+    batch = frame(symbol_free_words=[12]).with_columns(reason=pl.lit("url"), detail=pl.lit("x"))
+    assert ApplyRules(presets=("gopher@datatrove",)).apply(batch).select("reason", "detail").row(0) == ("url", "x")
+
+
+def test_parameters_can_be_set_and_switched_off() -> None:
+    batch = frame(hashes=[15, 40])
+    assert reasons(batch, set={"gopher.max_symbol_word_ratio": 0.2}) == [None, "gopher_too_many_hashes"]
+    assert reasons(batch, set={"gopher.max_symbol_word_ratio": None}) == [None, None]
+    assert reasons(batch, set={"gopher.max_symbol_word_ratio": 0}) == ["gopher_too_many_hashes"] * 2
+
+
+def test_zero_denominators_break_no_rule() -> None:
+    batch = frame(words=[0], lines=[0], symbol_free_words=[0])
+    assert reasons(batch, set={"gopher.min_doc_words": None}) == [None]
+
+
+def test_it_reads_exactly_the_signals_used() -> None:
+    reads = ApplyRules(presets=("fineweb@code",)).columns().reads
+    assert sorted(reads) == [
+        "quality_chars", "quality_dup_text_line_chars", "quality_newlines", "quality_short_lines",
+        "quality_terminal_lines", "quality_text_lines", "quality_words",
+    ]  # fmt: skip
+
+
+def test_the_packaged_presets_use_known_signals_and_columns_only() -> None:
+    known = {f"quality_{name}" for name in COUNTERS}
+    for name in preset_names():
+        assert set(ApplyRules(presets=(name,)).columns().reads) <= known, name
+
+
+@pytest.mark.parametrize(
+    ("presets", "parameters", "message"),
+    [
+        (("gopher@datatrov",), {}, "unknown preset 'gopher@datatrov'; did you mean 'gopher@datatrove'"),
+        (("gopher@datatrove",), {"gopher.max_symbol_ratio": 1}, "did you mean 'gopher.max_symbol_word_ratio'"),
+        (("missing.yaml",), {}, "preset file missing.yaml does not exist"),
+    ],
+)
+def test_unknown_names_are_refused(presets: tuple[str, ...], parameters: dict[str, float | None], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        ApplyRules(presets=presets, set=parameters).columns()
+
+
+def test_a_preset_of_ones_own(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "name: mine@home\nsource: me\nparameters: {most: 3}\nrules: [{name: mine_x, drop: quality_hashes > most}]\n"
+    )
+    stage = ApplyRules(presets=(str(path),), set={"mine.most": 4})
+    assert stage.apply(frame(hashes=[4, 5]))["reason"].to_list() == [None, "mine_x"]
+    assert stage.model_files() == (path,)
+    assert load_preset(str(path)).parameters == {"most": 3}  # the file's own value
