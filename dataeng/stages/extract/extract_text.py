@@ -20,6 +20,9 @@ ENCODING = "extract_encoding"
 
 #: resiliparse's main-content rules take time with the square of the depth of these: 8,000 nested take 4 s, 1,000 0.1 s.
 _CONTAINER = re.compile(r"<(/?)(?:div|article)\b", re.IGNORECASE)
+_NOT_MARKUP = re.compile(  # each runs to the end of the page if it is not closed, which also keeps this linear
+    r"<!--.*?(?:-->|\Z)|<script\b.*?(?:</script|\Z)|<style\b.*?(?:</style|\Z)", re.IGNORECASE | re.DOTALL
+)
 #: A tag's attributes are compared with each other: 20,000 take 2 s.
 _LONG_TAG_CHARACTERS = 40_000
 _LONG_TAG = re.compile(r"<[A-Za-z][^<>]{40000}")
@@ -30,8 +33,9 @@ class ExtractText(RowStage):
 
     Plain text payloads are only decoded. Rows that have a text already are left as they are. Adds ``title`` (HTML
     only) and the signal ``extract_encoding`` (the codec that decoded the page, ``+replaced`` if not every byte could
-    be). Reasons: ``empty_text``, and ``error:html_depth`` and ``error:html_attributes`` for pages that are built to
-    keep the parser busy. Nothing can interrupt the parser, so the size limit of the source bounds its time.
+    be). Reasons: ``empty_text``, ``error:html`` (the parser gave up), and ``error:html_depth`` and
+    ``error:html_attributes`` for pages that would keep the parser busy: nothing can interrupt it. Both are estimates
+    from the tags as written, so a page made to deceive them can still take long; the source's size limit bounds that.
 
     Library: resiliparse (Bevendorff et al., ECIR 2018), ``extract_plain_text``.
     """
@@ -72,7 +76,11 @@ class ExtractText(RowStage):
                 reasons[i], details[i] = self._hostile(text)
                 if reasons[i] is not None:
                     continue
-                text, titles[i] = self._main_text(text)
+                try:
+                    text, titles[i] = self._main_text(text)
+                except (ValueError, RuntimeError) as error:
+                    reasons[i], details[i] = "error:html", str(error)[:200]
+                    continue
             text = text.strip()
             if len(text.encode()) < self.min_bytes:
                 reasons[i] = "empty_text"
@@ -98,8 +106,7 @@ class ExtractText(RowStage):
         """Returns reason and detail if the parser would take forever."""
         # Most pages are too small to be either, which `count` and `len` tell at memory speed.
         if html.count("<") > self.max_depth:
-            closes = np.array([bool(close) for close in _CONTAINER.findall(html)], dtype=np.int8)
-            depth = int(np.cumsum(1 - 2 * closes).max(initial=0))
+            depth = _depth(html, self.max_depth)
             if depth > self.max_depth:
                 return "error:html_depth", f"<div> and <article> nested {depth} deep; at most {self.max_depth}"
         if len(html) > _LONG_TAG_CHARACTERS:
@@ -109,6 +116,16 @@ class ExtractText(RowStage):
                 if num > 5000:
                     return "error:html_attributes", "a tag with more than 5000 attributes"
         return None, None
+
+
+def _depth(html: str, enough: int) -> int:
+    """Returns how deep containers are nested, or 0 if there are no more than ``enough`` of them."""
+    if _CONTAINER.findall(html).count("") <= enough:
+        return 0
+    closes = np.array([bool(close) for close in _CONTAINER.findall(_NOT_MARKUP.sub("", html))], dtype=np.int8)
+    running = np.cumsum(1 - 2 * closes)
+    floor = np.minimum(np.minimum.accumulate(running), 0)  # closing tags without an opening one do nothing
+    return int((running - floor).max(initial=0))
 
 
 def _columns(batch: pl.DataFrame, *names: str) -> zip[tuple[Any, ...]]:

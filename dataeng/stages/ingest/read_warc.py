@@ -21,7 +21,8 @@ from dataeng.stages.ingest.http_body import (
 )
 from dataeng.stages.ingest.input_files import find_input_files
 from dataeng.stages.ingest.urls import host_of
-from dataeng.stages.ingest.warc_records import WarcRecord, read_records
+from dataeng.stages.ingest.warc_framing import WarcRecord
+from dataeng.stages.ingest.warc_records import read_records
 
 MIB = 1 << 20
 MAX_HTTP_HEADER_BYTES = 64 << 10

@@ -86,6 +86,9 @@ HOSTILE = {
     "open divs": "<div>" * 100_000,
     "divs between others": "<b><i><div>" * 50_000,
     "links and divs": "<a><div>" * 50_000,
+    "after closing tags": "</div>" * 30_000 + "<div>" * 20_000,
+    "closed in comments": "<div><!--</div>-->" * 20_000,
+    "closed in scripts": "<div><script>'</div>'</script>" * 20_000,
     "articles": "<ARTICLE class=x>" * 20_000,
 }
 
@@ -111,6 +114,9 @@ HARMLESS = {
     "deep but allowed": "<div>" * 900 + "text" + "</div>" * 900,
     "long attribute": f"<img src='data:{'x' * 500_000}'>text",
     "closing tags": "</div></p></a>" * 50_000,
+    "many flat divs": "<div><div>x</div></div>" * 30_000,
+    "unfinished comments": "<div>x</div>" * 2000 + "<!--" * 100_000,
+    "unfinished scripts": "<div>x</div>" * 2000 + "<style>" * 20_000,
     "nul": "\0" * 100_000,
     "select": "<select><option>" * 30_000,
     "unfinished": "<p>hello <a href='" + "x" * 100_000,
