@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 
 from dataeng.document import IDENTITY, document_id, drop_where
+from dataeng.formats.atomic import write_bytes
 from dataeng.stage import Columns, ExchangeStage, InputFile, OutputFiles, RowStage, Sink, Source
 
 
@@ -149,7 +150,7 @@ class Collect(Sink):
 
     def finish(self, run_dir: Path, shards: list[dict[str, Any]]) -> list[Path]:
         path = run_dir / "collected" / "list.txt"
-        path.write_text("\n".join(f"{shard['name']} {shard['lines']}" for shard in shards))
+        write_bytes(path, "\n".join(f"{shard['name']} {shard['lines']}" for shard in shards).encode())
         return [path]
 
 
