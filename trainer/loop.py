@@ -6,6 +6,7 @@ and, once finished, ``mix.json`` with the learned weights.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from dataclasses import dataclass
@@ -74,6 +75,11 @@ def train(config: TrainConfig, manifest: MixtureManifest, watcher: Watcher) -> T
                     run.save(step)
                 if stop.requested:
                     break
+        except OSError as error:
+            message = f"cannot write to {config.out}: {error.strerror or error}; {run.last_checkpoint()}."
+            with contextlib.suppress(OSError):  # the disk that failed just now may fail again; the error below says so
+                run.describe(f"failed: {message}", step)
+            raise DataengError(f"{message} Make room and run the same command again.") from error
         except BaseException as error:
             run.describe(f"failed: {error or type(error).__name__}", step)
             raise
@@ -172,12 +178,15 @@ class _Run:
         bad = [name for name, total in zip(self.rows.names, loss_sums, strict=True) if not math.isfinite(total)]
         if bad or not math.isfinite(gradient_norm):
             what = f"the loss of {', '.join(bad)}" if bad else "the gradient"
-            saved = self.checkpoints.steps()
-            where = f"the checkpoint of step {saved[-1]} is intact" if saved else "there is no checkpoint yet"
             raise DataengError(
-                f"{what} is not finite in step {step}; no update was made, {where}. A lower --learning-rate usually "
-                f"helps (it is {self.config.optimizer.learning_rate:g})."
+                f"{what} is not finite in step {step}; no update was made, {self.last_checkpoint()}. A lower "
+                f"--learning-rate usually helps (it is {self.config.optimizer.learning_rate:g})."
             )
+
+    def last_checkpoint(self) -> str:
+        """Says what a run that ends now can go on from."""
+        saved = self.checkpoints.steps()
+        return f"the checkpoint of step {saved[-1]} is intact" if saved else "there is no checkpoint yet"
 
     def save(self, step: int) -> None:
         """Commits the metrics up to ``step``, then the checkpoint that covers them."""

@@ -85,7 +85,7 @@ class LiveWatcher:
             console=console,
         )
         self.task = self.bar.add_task("training", total=None, visible=False)
-        self.live = Live(self.bar, console=console, refresh_per_second=8)
+        self.live = Live(self.bar, console=console, refresh_per_second=8, transient=True)
         self.console = console
 
     def note(self, message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
@@ -16,6 +17,7 @@ import pytest
 import torch
 
 from dataeng.errors import ConfigError, DataengError, FormatError, LeaseError
+from dataeng.formats import atomic
 from dataeng.formats.atomic import sha256_file
 from dataeng.formats.mixture import load_mixture, save_mixture
 from trainer.config import TrainConfig
@@ -226,6 +228,27 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint(
     watcher = Recorder()
     run(config, watcher)
     assert watcher.steps == [3, 4, 5, 6]
+
+
+def test_a_full_disk_is_said_and_the_run_goes_on_later(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config, unbroken = make_config(steps=6, checkpoint_every=2), make_config(steps=6, out=tmp_path / "unbroken")
+    run(unbroken)
+
+    def fill_disk() -> None:
+        def fail(*_: object) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(atomic.fs, "write", fail)
+
+    with pytest.raises(DataengError, match=r"cannot write to .*No space left on device; the checkpoint of step 2 is"):
+        run(config, Recorder(3, fill_disk))
+    monkeypatch.undo()
+    watcher = Recorder()
+    run(config, watcher)
+    assert watcher.steps == [3, 4, 5, 6]
+    assert_same_run(config.out, unbroken.out, 6)
 
 
 def test_global_settings_are_left_as_they_were(make_config: MakeConfig) -> None:
