@@ -86,5 +86,5 @@ def test_overrides_reach_the_presets_that_have_the_parameter() -> None:
     changed = override_parameters(presets, {"c4.min_num_sentences": 3})
     assert changed[0] == presets[0]
     assert changed[1].parameters == {"min_num_sentences": 3}
-    with pytest.raises(ConfigError, match="did you mean 'c4[.]min_num_sentences'"):
+    with pytest.raises(ConfigError, match=r"did you mean 'c4\.min_num_sentences'"):
         override_parameters(presets, {"c4.min_sentences": 3})
