@@ -228,7 +228,8 @@ def main() -> None:
     except (DataengError, OSError) as error:
         from dataeng.report.visible import visible
 
-        system = isinstance(error, OSError) and error.strerror
-        message = f"{error.strerror}: {error.filename}" if system else str(error)
+        message = str(error)
+        if isinstance(error, OSError) and error.filename:
+            message = f"{error.filename}: {error.strerror}."
         sys.stderr.write(f"error: {visible(message)}\n")
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""The documentation is true: its commands run, its code works, its links lead somewhere, its reference is the code's."""
+"""The documentation is true: commands run, code works, links lead somewhere, the reference is the code's."""
 
 from __future__ import annotations
 

@@ -40,6 +40,7 @@ class Classifier:
     word_keys: NDArray[np.uint64]  # hash table of words; 0 = free
     word_rows: NDArray[np.int32]
     bucket_rows: NDArray[np.int32]  # [buckets] row of each, -1 = pruned away
+    bucket_kept: NDArray[np.uint64]  # [buckets / 64] a bit each: 1 = not pruned; fits in the processor's cache
     end_of_text: int  # row of "</s>", -1 = none
     min_ngram: int  # characters of the shortest subword
     max_ngram: int
@@ -80,6 +81,7 @@ def build_classifier(model: ModelFile) -> Classifier:
         word_keys=keys,
         word_rows=rows,
         bucket_rows=bucket_rows,
+        bucket_kept=_bits(bucket_rows >= 0),
         end_of_text=model.words.index(b"</s>") if b"</s>" in model.words else -1,
         min_ngram=model.min_ngram,
         max_ngram=model.max_ngram,
@@ -87,6 +89,13 @@ def build_classifier(model: ModelFile) -> Classifier:
         loss=model.loss,
         tree=huffman_tree(model.label_counts),
     )
+
+
+def _bits(flags: NDArray[np.bool_]) -> NDArray[np.uint64]:
+    """Packs flags into words of 64, the first in the lowest bit."""
+    padded = np.zeros(-(-len(flags) // 64) * 64, np.bool_)
+    padded[: len(flags)] = flags
+    return np.packbits(padded, bitorder="little").view("<u8").astype(np.uint64)
 
 
 def huffman_tree(counts: NDArray[np.int64]) -> NDArray[np.int32]:
@@ -137,6 +146,7 @@ def add_subwords(
     min_ngram: int,
     max_ngram: int,
     bucket_rows: NDArray[np.int32],
+    bucket_kept: NDArray[np.uint64],
     rows: NDArray[np.float32],
     hidden: NDArray[np.float32],
 ) -> int:
@@ -155,9 +165,9 @@ def add_subwords(
                 value = fnv_step(value, word[i])
                 i += 1
             if length >= min_ngram and not (length == 1 and (start == 0 or i == size)):
-                row = bucket_rows[value % buckets]
-                if row >= 0:
-                    add_row(hidden, rows, row)
+                bucket = np.uint64(value % buckets)
+                if (bucket_kept[bucket >> np.uint64(6)] >> (bucket & np.uint64(63))) & ONE:
+                    add_row(hidden, rows, bucket_rows[bucket])
                     added += 1
             length += 1
     return added
@@ -205,6 +215,7 @@ def embed(
     word_keys: NDArray[np.uint64],
     word_rows: NDArray[np.int32],
     bucket_rows: NDArray[np.int32],
+    bucket_kept: NDArray[np.uint64],
     end_of_text: int,
     min_ngram: int,
     max_ngram: int,
@@ -252,7 +263,7 @@ def embed(
             for k in range(size):
                 word[k + 1] = data[token + k]
             word[size + 1] = 62
-            added += add_subwords(word, size + 2, min_ngram, max_ngram, bucket_rows, rows, hidden)
+            added += add_subwords(word, size + 2, min_ngram, max_ngram, bucket_rows, bucket_kept, rows, hidden)
     if end_of_text >= 0:
         add_row(hidden, rows, end_of_text)
         added += 1
@@ -331,6 +342,7 @@ def classify(
     word_keys: NDArray[np.uint64],
     word_rows: NDArray[np.int32],
     bucket_rows: NDArray[np.int32],
+    bucket_kept: NDArray[np.uint64],
     end_of_text: int,
     min_ngram: int,
     max_ngram: int,
@@ -357,8 +369,8 @@ def classify(
         best[text] = -1
         probability[text] = 0
         added = embed(
-            data, start, stop, rows, word_keys, word_rows, bucket_rows, end_of_text, min_ngram, max_ngram, word_ngrams,
-            word, word_hashes, hidden,
+            data, start, stop, rows, word_keys, word_rows, bucket_rows, bucket_kept,
+            end_of_text, min_ngram, max_ngram, word_ngrams, word, word_hashes, hidden,
         )  # fmt: skip
         if added == 0:
             continue
@@ -393,8 +405,8 @@ def predict(
     c = classifier
     classify(
         texts.data, texts.offsets, np.iinfo(np.int64).max if max_bytes is None else max_bytes, c.rows, c.output,
-        c.word_keys, c.word_rows, c.bucket_rows, c.end_of_text, c.min_ngram, c.max_ngram, c.word_ngrams, c.loss, c.tree,
-        best, probability,
+        c.word_keys, c.word_rows, c.bucket_rows, c.bucket_kept, c.end_of_text, c.min_ngram, c.max_ngram, c.word_ngrams,
+        c.loss, c.tree, best, probability,
     )  # fmt: skip
     return best, probability
 
@@ -408,7 +420,7 @@ def warm_up() -> None:
     tiny = Classifier(
         labels=("a", "b"), rows=np.ones((3, 2), np.float32), output=np.ones((2, 2), np.float32),
         word_keys=np.zeros(8, np.uint64), word_rows=np.zeros(8, np.int32), bucket_rows=np.arange(3, dtype=np.int32),
-        end_of_text=-1, min_ngram=2, max_ngram=3, word_ngrams=1, loss=HIERARCHICAL_SOFTMAX,
+        bucket_kept=np.array([7], np.uint64), end_of_text=-1, min_ngram=2, max_ngram=3, word_ngrams=1, loss=HIERARCHICAL_SOFTMAX,
         tree=huffman_tree(np.array([2, 1])),
     )  # fmt: skip
     predict(tiny, text_buffers(pl.Series(["warm"], dtype=pl.String)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from collections.abc import Iterator
 
 from pydantic_core import PydanticUndefined
@@ -41,10 +42,9 @@ def summary(cls: type[Stage]) -> str:
 def options(cls: type[Stage]) -> Iterator[tuple[str, str, str, str]]:
     """Yields name, type, default and description of every option."""
     for name, info in cls.model_fields.items():
-        annotation = inspect.formatannotation(info.annotation).replace("typing.", "")
-        default = (
-            "required" if info.default is PydanticUndefined and info.default_factory is None else repr(info.default)
-        )
+        annotation = re.sub(r"\b[a-z_]+(?:\.[a-z_]+)*\.(?=[A-Z])", "", inspect.formatannotation(info.annotation))
+        value = info.get_default(call_default_factory=True, validated_data={})
+        default = "required" if value is PydanticUndefined else repr(value)
         yield name, annotation, default, info.description or ""
 
 

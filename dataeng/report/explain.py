@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dataeng.errors import DataengError
+from dataeng.formats.atomic import read_json
 from dataeng.report.sql import connect
 
 
@@ -26,6 +27,7 @@ class Story:
     text: str | None = None
 
 
+MOST_ROWS = 20  # of one kind that a story, or a list of candidates, goes into
 IDENTITY = ("id", "url", "host", "domain", "language", "date", "source", "source_offset")
 
 
@@ -45,7 +47,7 @@ def explain(run_dir: Path, wanted: str) -> Story:
                 return []
             result = connection.execute(f"SELECT * FROM {view} WHERE {where}", list(values))
             names = [column[0] for column in result.description or []]
-            return [dict(zip(names, row, strict=True)) for row in result.fetchmany(20)]
+            return [dict(zip(names, row, strict=True)) for row in result.fetchmany(MOST_ROWS)]
 
         match = "id = ? OR url = ?" if len(wanted) >= 24 or "/" in wanted else "starts_with(id, ?) OR url = ?"
         kept = rows("documents", match, wanted, wanted)
@@ -58,28 +60,32 @@ def explain(run_dir: Path, wanted: str) -> Story:
             )
         if len(found) > 1:
             listed = "\n".join(f"  {row['id']}  {row.get('reason') or 'kept'}  {row['url']}" for row in kept + dropped)
-            raise DataengError(f"'{wanted}' matches {len(found)} documents; give one of these ids:\n{listed}")
+            number = len(found) if len(kept) < MOST_ROWS > len(dropped) else f"{len(found)} or more"
+            raise DataengError(f"'{wanted}' matches {number} documents; give one of these ids:\n{listed}")
         document = (kept or dropped)[0]
         identity = {key: document.get(key) for key in IDENTITY if document.get(key) is not None}
         signals = next(iter(rows("signals", "id = ?", document["id"])), {})
         story = Story(
             identity=identity,
-            outcome=_outcome(kept, dropped),
+            outcome=_outcome(run_dir, kept, dropped),
             signals={key: value for key, value in signals.items() if key != "id" and value is not None},
             text=document.get("text"),
         )
         hidden = ("part", "row", "reason", "detail", "id")
         for verdict in rows("dedup", "id = ?", document["id"]):
             story.evidence = {key: value for key, value in verdict.items() if key not in hidden and value is not None}
-        story.removed_for_it = [row["id"] for row in rows("dedup", "kept_id = ?", document["id"])]
+        if "dedup" in views:
+            removed = connection.execute("SELECT id FROM dedup WHERE kept_id = ?", [document["id"]])
+            story.removed_for_it = [row[0] for row in removed.fetchall()]
         for packed in rows("packs", "id = ?", document["id"]):
             story.pack = {key: packed[key] for key in ("domain", "num_tokens", "text_bytes")}
         return story
 
 
-def _outcome(kept: list[dict[str, Any]], dropped: list[dict[str, Any]]) -> str:
+def _outcome(run_dir: Path, kept: list[dict[str, Any]], dropped: list[dict[str, Any]]) -> str:
     if kept:
-        return "kept"
+        complete = read_json(run_dir / "run.json")["status"] == "complete"
+        return "kept" if complete else "kept so far (the run is not complete)"
     row = dropped[0]
     detail = f" ({row['detail']})" if row.get("detail") else ""
     return f"dropped by {row['stage']}: {row['reason']}{detail}"

@@ -55,12 +55,18 @@ def funnel(records: Mapping[str, list[TaskRecord]]) -> list[FunnelRow]:
     ]
 
 
+def stats_tables(records: Mapping[str, list[TaskRecord]]) -> dict[str, pl.DataFrame]:
+    """Returns the tables ``stages`` and ``drops``: one row per station (and reason) and part."""
+    return {
+        "stages": pl.DataFrame(list(_stage_rows(records)), schema=STAGES_SCHEMA, orient="row"),
+        "drops": pl.DataFrame(list(_drop_rows(records)), schema=DROPS_SCHEMA, orient="row"),
+    }
+
+
 def write_stats(run_dir: Path, records: Mapping[str, list[TaskRecord]]) -> None:
-    """Writes ``stats/stages.parquet`` and ``stats/drops.parquet``, one row per station (and reason) and part."""
-    stages = pl.DataFrame(list(_stage_rows(records)), schema=STAGES_SCHEMA, orient="row")
-    drops = pl.DataFrame(list(_drop_rows(records)), schema=DROPS_SCHEMA, orient="row")
+    """Writes `stats_tables` as ``stats/stages.parquet`` and ``stats/drops.parquet``, for tools other than ours."""
     files = []
-    for name, frame in (("stages", stages), ("drops", drops)):
+    for name, frame in stats_tables(records).items():
         file = AtomicFile(run_dir / "stats" / f"{name}.parquet")
         frame.write_parquet(file)  # type: ignore[arg-type]
         files.append(file)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from dataeng.errors import ConfigError
@@ -56,6 +57,8 @@ def parse_weights(options: Sequence[str]) -> dict[str, float]:
     weights: dict[str, float] = {}
     for option in options:
         domain, separator, number = option.partition("=")
+        if domain in weights:
+            raise ConfigError(f"--weight {option}: '{domain}' has a weight of {weights[domain]:g} already.")
         try:
             weights[domain] = float(number)
         except ValueError:
@@ -84,7 +87,7 @@ def print_mixture(
     for row in rows:
         many = row.epochs > MANY_EPOCHS
         table.add_row(
-            row.domain,
+            escape(row.domain),
             f"{row.num_documents:,}",
             f"{row.num_tokens:,}",
             f"{row.weight:.4f}",
@@ -95,11 +98,16 @@ def print_mixture(
     console.print(table)
     policy = manifest.policy
     how = policy.name if policy.temperature is None else f"{policy.name} {policy.temperature:g}"
-    console.print(f"\npolicy {how}; table for {budget:,} training tokens. Wrote {path}.", highlight=False)
+    console.print(
+        f"\npolicy {how}; table for {budget:,} training tokens. Wrote {escape(str(path))}.",
+        highlight=False,
+        soft_wrap=True,
+    )
     for row in rows:
         if row.epochs > MANY_EPOCHS:
             console.print(
-                f"[yellow]warning:[/] '{row.domain}' would be repeated {row.epochs:.1f} times; beyond {MANY_EPOCHS:g} "
-                "repeated tokens help little. Lower its weight, or set --max-epochs.",
+                f"[yellow]warning:[/] '{escape(row.domain)}' would be repeated {row.epochs:.1f} times; "
+                f"beyond {MANY_EPOCHS:g} repeated tokens help little. Lower its weight, or set --max-epochs.",
                 highlight=False,
+                soft_wrap=True,
             )

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 from dataeng.engine.records import TaskRecord
 from dataeng.engine.runner import load_records
-from dataeng.errors import ConfigError, DataengError
+from dataeng.errors import ConfigError, DataengError, FormatError
 from dataeng.formats.atomic import read_json
+from dataeng.report.funnel import stats_tables
 
 if TYPE_CHECKING:
     import duckdb
@@ -31,12 +32,28 @@ def connect(run_dir: Path) -> duckdb.DuckDBPyConnection:
 
     if not run_dir.is_dir():
         raise ConfigError(f"there is no run at {run_dir}.")
-    sources = _views(run_dir)
+    try:
+        records = load_records(run_dir) if (run_dir / "run.json").exists() else {}
+        sources = _views(run_dir, records)
+    except (ValueError, KeyError, TypeError) as error:
+        raise FormatError(
+            f"{run_dir / 'run.json'} does not describe a run ({error!r}). Run the pipeline again."
+        ) from error
     if not sources:
-        raise ConfigError(f"{run_dir} holds no run: neither run.json nor training metrics are there.")
+        unfinished = (run_dir / "run.json").exists()
+        found = "no phase of it has finished yet" if unfinished else "neither run.json nor training metrics are there"
+        raise ConfigError(f"{run_dir} holds no run: {found}.")
     connection = duckdb.connect(config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"})
     for name, select in sources.items():
-        connection.execute(f"CREATE VIEW {name} AS {select}")
+        try:
+            connection.execute(f"CREATE VIEW {name} AS {select}")
+        except duckdb.Error as error:
+            first = str(error).splitlines()[0]
+            raise FormatError(f"cannot read '{name}' ({first}). Run the pipeline again: it restores files.") from error
+    for name, frame in stats_tables(records).items() if records else ():
+        connection.register(f"{name}_rows", frame.to_arrow())
+        connection.execute(f"CREATE TABLE {name} AS SELECT * FROM {name}_rows")
+        connection.unregister(f"{name}_rows")
     # From here on a query can read this folder and nothing else on the machine.
     connection.execute(f"SET allowed_directories = [{_quote(str(run_dir.resolve()) + '/')}]")
     connection.execute("SET enable_external_access = false")
@@ -44,11 +61,9 @@ def connect(run_dir: Path) -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def _views(run_dir: Path) -> dict[str, str]:
+def _views(run_dir: Path, records: dict[str, list[TaskRecord]]) -> dict[str, str]:
     run_dir = run_dir.resolve()
-    views: dict[str, str] = {}
-    if (run_dir / "run.json").exists():
-        views |= _run_views(run_dir, load_records(run_dir))
+    views = _run_views(run_dir, records) if records else {}
     for view, folder in (("training", "metrics"), ("training_steps", "steps")):
         parts = sorted(run_dir.glob(f"{folder}/part-*.parquet")) + sorted(
             run_dir.glob(f"training/*/{folder}/part-*.parquet")
@@ -77,9 +92,6 @@ def _run_views(run_dir: Path, records: dict[str, list[TaskRecord]]) -> dict[str,
     ]
     if dedup:
         views["dedup"] = " UNION ALL BY NAME ".join(dedup)
-    for name in ("stages", "drops"):
-        if (run_dir / "stats" / f"{name}.parquet").exists():
-            views[name] = f"SELECT * FROM {_read([run_dir / 'stats' / f'{name}.parquet'])}"
     docs = [
         run_dir / "packs" / shard["domain"] / shard["shard"]["files"]["docs"]["name"]
         for name in row_phases[-1:]
@@ -121,18 +133,34 @@ def _quote(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def query(run_dir: Path, statement: str) -> tuple[list[str], list[tuple[object, ...]]]:
-    """Runs one statement; returns column names and rows.
+def query(run_dir: Path, statement: str, max_rows: int | None = None) -> tuple[list[str], list[tuple[object, ...]]]:
+    """Runs one SELECT; returns column names and rows, at most ``max_rows``.
 
     Raises:
-      DataengError: the statement is wrong, or reaches for something outside the run folder.
+      DataengError: the statement is wrong, writes, or reaches for something outside the run folder.
     """
     import duckdb
 
     with connect(run_dir) as connection:
         try:
+            # The folder is open to DuckDB for writing too, and `COPY … TO` could replace a committed shard.
+            kinds = [parsed.type for parsed in connection.extract_statements(statement)]
+            if kinds != [duckdb.StatementType.SELECT]:
+                found = ", ".join(kind.name for kind in kinds) or "nothing"
+                raise DataengError(
+                    f"SQL: one statement that only reads is run (SELECT, WITH, FROM, DESCRIBE), found {found}."
+                )
             result = connection.execute(statement)
             columns = [column[0] for column in result.description or []]
-            return columns, result.fetchall()
+            return columns, result.fetchall() if max_rows is None else result.fetchmany(max_rows)
+        except duckdb.CatalogException as error:
+            listed = connection.execute("SELECT table_name FROM information_schema.tables ORDER BY ALL").fetchall()
+            tables = ", ".join(row[0] for row in listed)
+            raise DataengError(f"SQL: {_one_line(error)} The tables of this run: {tables}.") from error
         except duckdb.Error as error:
-            raise DataengError(f"SQL: {error}") from error
+            raise DataengError(f"SQL: {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    """Returns what DuckDB says, without the picture of the statement that it draws below."""
+    return " ".join(str(error).split("\n\nLINE ")[0].split("\nDid you mean")[0].split())

@@ -10,17 +10,22 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from dataeng.engine.records import TaskRecord
 from dataeng.engine.reuse import PhaseState
 from dataeng.plan import Phase, Plan, digest
 from dataeng.report.explain import Story
 from dataeng.report.funnel import FunnelRow
+from dataeng.report.visible import visible
 
 PLAIN_SECONDS = 30.0  # off a terminal, at most one line of progress in so many seconds
 PLAIN_WIDTH = 140
 REASONS_SHOWN = 6
 TEXT_SHOWN = 1500
+DUPLICATES_SHOWN = 10
+CELL_SHOWN = 500
+ROWS_SHOWN = 200
 
 
 def size(num_bytes: float) -> str:
@@ -91,8 +96,9 @@ class LiveProgress:
 
 def console() -> Console:
     """Returns a console for standard output; where that is a file or a pipe, tables get room."""
-    plain = Console()
-    return plain if plain.is_terminal else Console(width=PLAIN_WIDTH)
+    # emoji=False: ":warning:" in a crawled text is what the page says.
+    plain = Console(emoji=False)
+    return plain if plain.is_terminal else Console(width=PLAIN_WIDTH, emoji=False)
 
 
 def plan_lines(plan: Plan, states: Sequence[PhaseState]) -> Iterator[str]:
@@ -133,9 +139,9 @@ def funnel_table(rows: Sequence[FunnelRow]) -> Table:
         if count.documents_in == 0:
             continue
         reasons = sorted(count.dropped.items(), key=lambda item: (-item[1][0], item[0]))
-        shown = [f"{escape(reason)} {documents:,}" for reason, (documents, _) in reasons[:REASONS_SHOWN]]
+        listed = [f"{visible(reason)} {documents:,}" for reason, (documents, _) in reasons[:REASONS_SHOWN]]
         if len(reasons) > REASONS_SHOWN:
-            shown.append(f"{len(reasons) - REASONS_SHOWN} more reasons")
+            listed.append(f"{len(reasons) - REASONS_SHOWN} more reasons")
         table.add_row(
             row.stage,
             f"{count.documents_in:,}",
@@ -143,7 +149,7 @@ def funnel_table(rows: Sequence[FunnelRow]) -> Table:
             f"{count.documents_kept:,}",
             size(count.bytes_kept),
             f"{count.seconds:.1f}",
-            ", ".join(shown) or "[dim]–",
+            Text(", ".join(listed) or "–"),
         )
     return table
 
@@ -164,47 +170,51 @@ def pack_lines(records: Mapping[str, list[TaskRecord]]) -> Iterator[str]:
 
 
 def print_rows(console: Console, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Prints the answer to a query."""
+    """Prints the answer to a query; of a long one the first `ROWS_SHOWN` rows."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for index, column in enumerate(columns):
         numbers = bool(rows) and all(isinstance(row[index], int | float) for row in rows if row[index] is not None)
         table.add_column(escape(column), justify="right" if numbers else "left", overflow="fold")
-    for row in rows:
+    for row in rows[:ROWS_SHOWN]:
         table.add_row(*(_cell(value) for value in row))
     console.print(table)
+    if not rows:
+        console.print("no rows", style="dim")
+    if len(rows) > ROWS_SHOWN:
+        console.print(f"… the first {ROWS_SHOWN} rows; --format csv or json gives all", style="dim", highlight=False)
 
 
-def _cell(value: object) -> str:
+def _cell(value: object) -> Text:
+    """Returns a value for a table. Never as markup: a text may hold "[bold]", and ends in a backslash as it likes."""
     if value is None:
-        return "[dim]null"
+        return Text("null", style="dim")
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
-    return _visible(text if len(text) <= 500 else text[:499] + "…")
+    return Text(visible(text if len(text) <= CELL_SHOWN else text[: CELL_SHOWN - 1] + "…"))
 
 
 def print_story(console: Console, story: Story) -> None:
     """Prints what a run knows about one document."""
-    style = "green" if story.outcome == "kept" else "yellow"
-    console.print(f"[bold {style}]{escape(story.outcome)}", highlight=False)
+    style = "green" if story.outcome.startswith("kept") else "yellow"
+    console.print(Text(visible(story.outcome), style=f"bold {style}"), soft_wrap=True)
     _print_pairs(console, story.identity)
     for title, values in (("pack", story.pack), ("evidence", story.evidence), ("signals", story.signals)):
         if values:
             console.print(f"\n[bold]{title}")
             _print_pairs(console, values)
     if story.removed_for_it:
-        console.print(f"\n[bold]{len(story.removed_for_it)} duplicates were dropped in its favour")
-        for identifier in story.removed_for_it[:10]:
+        number = len(story.removed_for_it)
+        were = "1 duplicate was" if number == 1 else f"{number:,} duplicates were"
+        console.print(f"\n[bold]{were} dropped in its favour", highlight=False)
+        for identifier in story.removed_for_it[:DUPLICATES_SHOWN]:
             console.print(f"  {identifier}", highlight=False)
+        if number > DUPLICATES_SHOWN:
+            console.print(f"  and {number - DUPLICATES_SHOWN:,} more", highlight=False)
     if story.text:
         more = f"\n… {len(story.text) - TEXT_SHOWN:,} more characters" if len(story.text) > TEXT_SHOWN else ""
-        console.print(Panel(_visible(story.text[:TEXT_SHOWN]) + more, title="text"))
-
-
-def _visible(text: str) -> str:
-    """Crawled text can hold escape sequences for terminals: they are shown, not run."""
-    return escape("".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text))
+        console.print(Panel(Text(visible(story.text[:TEXT_SHOWN]) + more), title="text"))
 
 
 def _print_pairs(console: Console, values: Mapping[str, object]) -> None:
     width = max((len(key) for key in values), default=0)
     for key, value in values.items():
-        console.print(f"  [dim]{key.ljust(width)}[/]  {_cell(value)}", highlight=False, soft_wrap=True)
+        console.print(Text.assemble("  ", (key.ljust(width), "dim"), "  ", _cell(value)), soft_wrap=True)

@@ -79,10 +79,10 @@ def adopt_orphans() -> None:
 # --- dataeng
 
 
-def pipeline(name: str, crawl: Path, stages: list[Any]) -> str:
+def pipeline(run_dir: Path, crawl: Path, stages: list[Any]) -> str:
     """Returns a pipeline file. JSON is YAML."""
     sources = [{"read_warc": {"paths": [str(crawl / "*.warc.gz")]}}]
-    return json.dumps({"name": name, "sources": sources, "stages": stages}, indent=1)
+    return json.dumps({"name": run_dir.name, "run": str(run_dir), "sources": sources, "stages": stages}, indent=1)
 
 
 def recipe(tokenizer: Path) -> list[Any]:
@@ -121,7 +121,7 @@ class Dataeng:
 
     def _file(self, name: str, stages: list[Any]) -> Path:
         file = self.folder / f"{name}.yaml"
-        file.write_text(pipeline(name, self.crawl, stages))
+        file.write_text(pipeline(self.folder / "runs" / name, self.crawl, stages))
         return file
 
     def _run(self, file: Path, environment: Mapping[str, str] | None = None) -> Timing:

@@ -84,7 +84,7 @@ class ReadWarc(Source):
         rows: list[tuple[Any, ...]] = []
         size = 0
         # One Python step per record, because records have to be framed one after the other anyway. Measured on pages
-        # of 8 KB: about 12 µs a record besides inflating, a third of the stage's time; on pages of 170 KB it vanishes.
+        # of 20 KB: 94 µs a record, 27 of them in FastWARC; extracting the text of such a page takes 1.4 ms.
         for record in read_records(Path(file.path), self.max_payload_bytes + MAX_HTTP_HEADER_BYTES):
             row = self._row(file.name, record)
             rows.append(row)

@@ -113,7 +113,7 @@ def _is_public(address: str) -> bool:
 
 
 def _edit(batch: pl.DataFrame, may_match: str, counter: str, scrub: Callable[[str], tuple[str, int]]) -> pl.DataFrame:
-    """Applies ``scrub`` to the texts that may need it: one in ten on the web, so a Python step for each is cheap."""
+    """Applies ``scrub`` to the texts that may need it, one by one; a fast search in the column finds those first."""
     rows = batch.select(pl.col(TEXT).str.contains(may_match).fill_null(False).arg_true()).to_series()
     if rows.is_empty():
         return batch
