@@ -420,7 +420,8 @@ def warm_up() -> None:
     tiny = Classifier(
         labels=("a", "b"), rows=np.ones((3, 2), np.float32), output=np.ones((2, 2), np.float32),
         word_keys=np.zeros(8, np.uint64), word_rows=np.zeros(8, np.int32), bucket_rows=np.arange(3, dtype=np.int32),
-        bucket_kept=np.array([7], np.uint64), end_of_text=-1, min_ngram=2, max_ngram=3, word_ngrams=1, loss=HIERARCHICAL_SOFTMAX,
+        bucket_kept=np.array([7], np.uint64), end_of_text=-1, min_ngram=2, max_ngram=3, word_ngrams=1,
+        loss=HIERARCHICAL_SOFTMAX,
         tree=huffman_tree(np.array([2, 1])),
     )  # fmt: skip
     predict(tiny, text_buffers(pl.Series(["warm"], dtype=pl.String)))
