@@ -150,10 +150,14 @@ def sql(
 def _write_plain(columns: list[str], rows: list[tuple[object, ...]], output: str) -> None:
     import csv
     import json
+    from decimal import Decimal
+
+    def plain(value: object) -> object:
+        return float(value) if isinstance(value, Decimal) else str(value)
 
     if output == "json":
         for row in rows:
-            sys.stdout.write(json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False, default=str) + "\n")
+            sys.stdout.write(json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False, default=plain) + "\n")
         return
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(columns)
@@ -224,7 +228,7 @@ def stages(
 def main() -> None:
     """Entry point: errors that a user can do something about are shown without a traceback."""
     try:
-        app(standalone_mode=True)
+        app(prog_name="dataeng", standalone_mode=True)
     except (DataengError, OSError) as error:
         from dataeng.report.visible import visible
 

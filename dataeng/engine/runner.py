@@ -91,8 +91,12 @@ def run_plan(
     start = time.perf_counter()
     with hold_lease(run_dir):
         runner = _Runner(plan, run_dir, pool, progress, prepare, thorough, import_path, result)
-        for phase in plan.phases:
-            runner.run_phase(phase)
+        try:
+            for phase in plan.phases:
+                runner.run_phase(phase)
+        except BaseException:
+            pool.close()  # before the lease is given up: nobody may still be writing here then
+            raise
         _check_phases(plan, result.records)
         if result.tasks_run or _status(run_dir) != "complete":
             prune(run_dir, result.records)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from numbers import Number
 
 from rich.console import Console
 from rich.markup import escape
@@ -173,7 +174,7 @@ def print_rows(console: Console, columns: Sequence[str], rows: Sequence[Sequence
     """Prints the answer to a query; of a long one the first `ROWS_SHOWN` rows."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for index, column in enumerate(columns):
-        numbers = bool(rows) and all(isinstance(row[index], int | float) for row in rows if row[index] is not None)
+        numbers = bool(rows) and all(isinstance(row[index], Number) for row in rows if row[index] is not None)
         table.add_column(escape(column), justify="right" if numbers else "left", overflow="fold")
     for row in rows[:ROWS_SHOWN]:
         table.add_row(*(_cell(value) for value in row))

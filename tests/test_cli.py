@@ -1,0 +1,376 @@
+"""The command line as a stranger meets it: what it prints, how it fails, and how fast it starts."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from dataeng.cli import main
+from dataeng.formats.mixture import load_mixture
+from dataeng.stages import STAGES
+from tests.small_run import HOSTILE_URL, SmallRun
+
+
+class Called:
+    """What a command left behind."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Called]]:
+    before = list(sys.path)
+
+    def run(*arguments: object) -> Called:
+        monkeypatch.setattr(sys, "argv", ["dataeng", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        return Called(code, captured.out, captured.err)
+
+    yield run
+    sys.path[:] = before
+    sys.modules.pop("toy", None)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallRun]:
+    """A complete run; leave it as it is."""
+    before = list(sys.path)
+    made = SmallRun(tmp_path_factory.mktemp("cli"))
+    made.run()
+    yield made
+    sys.path[:] = before
+    sys.modules.pop("toy", None)
+
+
+Call = Callable[..., Called]
+
+
+def options(small: SmallRun) -> list[str]:
+    return [str(small.file), "--allow-code", "--set", f"run={small.run_dir}", "--scheduler", "inline"]
+
+
+# --- run and plan
+
+
+def test_plan_run_run_again(call: Call, tmp_path: Path) -> None:
+    small = SmallRun(tmp_path)
+    plan = [*options(small)[:4]]
+    before = call("plan", *plan)
+    assert before.code == 0 and before.err == ""
+    assert before.out.startswith("small: 3 input files, ")
+    assert "18 tasks would run, 0 would be reused." in before.out and not small.run_dir.exists()
+    run = call("run", *options(small))
+    assert run.code == 0 and run.err == ""
+    assert "18 tasks run, 0 reused" in run.out
+    for station in ("web", "code", "measure", "rule", "same", "near", "write_packs"):
+        assert any(line.startswith(station + " ") for line in run.out.splitlines()), station
+    assert "packs/code: 2 documents" in run.out and "packs/web: 3 documents" in run.out
+    assert f"Next: dataeng sql {small.run_dir} " in run.out
+    again = call("run", *options(small))
+    assert again.code == 0 and again.out == f"nothing to do: {small.run_dir} is complete (18 tasks reused).\n"
+    after = call("plan", *plan)
+    assert "0 tasks would run, 18 would be reused." in after.out and "run 3" not in after.out
+
+
+def test_set_changes_an_option_and_reruns_what_depends_on_it(call: Call, tmp_path: Path) -> None:
+    small = SmallRun(tmp_path)
+    assert call("run", *options(small)).code == 0
+    changed = call("plan", *options(small)[:4], "--set", "train_tokenizer.vocab_size=280")
+    assert "config: train_tokenizer.vocab_size 300 → 280" in changed.out
+    assert "7 tasks would run, 11 would be reused." in changed.out
+    rerun = call("run", *options(small), "--set", "rule.word=Quite", "--workers", "1")
+    assert (
+        rerun.code == 0 and "spam 1" in rerun.out and "read runs again: config: rule.word casino → Quite" in rerun.out
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--scheduler", "proceses"], "error: unknown scheduler 'proceses'; expected inline, processes, dask"),
+        (["--set", "near.band=3"], "'deduplicate_minhash' has no option 'band'; did you mean 'bands'?"),
+        (["--set", "naer.bands=3"], "error: --set naer.bands=3: the pipeline has no step 'naer'; did you mean 'near'?"),
+        (["--set", "near.bands=many"], "near.bands"),
+        (["--set", "nonsense"], "error: --set nonsense: "),
+        (["--set", "sed=3"], "error: --set sed=3: no key 'sed'; did you mean 'seed'?"),
+    ],
+)
+def test_wrong_options_of_run(call: Call, small: SmallRun, arguments: list[str], message: str) -> None:
+    called = call("run", *options(small), *arguments)
+    assert called.code == 1 and called.out == ""
+    assert called.err.startswith("error: ") and called.err.count("\n") == 1
+    assert message.replace("near.bands", "bands") in called.err
+
+
+def test_own_code_needs_consent(call: Call, small: SmallRun) -> None:
+    called = call("run", small.file)
+    assert called.code == 1 and called.err.startswith(f"error: {small.file}:8:5: 'toy:Measure' is code outside dataeng")
+    assert "--allow-code" in called.err
+
+
+@pytest.mark.parametrize(("content", "message"), [(None, "No such file"), ("a: [", ":1:"), ("x: 1", "unknown key 'x'")])
+def test_wrong_pipeline_files(call: Call, tmp_path: Path, content: str | None, message: str) -> None:
+    file = tmp_path / "p.yaml"
+    if content is not None:
+        file.write_text(content)
+    for command in ("run", "plan"):
+        called = call(command, file)
+        assert (
+            called.code == 1 and called.err.startswith("error: ") and message in called.err and str(file) in called.err
+        )
+
+
+def test_tasks_that_fail_are_named_and_the_rest_is_kept(call: Call, tmp_path: Path) -> None:
+    small = SmallRun(tmp_path)
+    small.file.write_text(small.file.read_text().replace("toy:Measure", "toy:LosesRows"))
+    (small.folder / "web/1.jsonl").write_text('{"text": "a bad one"}\n')
+    called = call("run", *options(small))
+    assert called.code == 1
+    assert "error: 1 of 3 tasks failed; the others were finished and will be reused." in called.err
+    assert "web/1.jsonl: 'measure' changed the number or order of rows" in called.err
+
+
+def test_a_tokenizer_file_that_is_missing_or_damaged_stops_the_run(call: Call, tmp_path: Path) -> None:
+    small = SmallRun(tmp_path)
+    path = tmp_path / "my.json"
+    text = small.file.read_text().replace("  - train_tokenizer: {vocab_size: 300}\n", "")
+    small.file.write_text(text.replace("- write_packs:", f"- write_packs: {{tokenizer: {path}}}"))
+    missing = call("run", *options(small))
+    assert missing.code == 1 and missing.err == f"error: 'write_packs' cannot read {path}: No such file or directory.\n"
+    path.write_text('{"version": "1.0"')
+    damaged = call("run", *options(small))
+    assert damaged.code == 1 and f"{path} is not a tokenizer.json" in damaged.err
+
+
+def test_a_run_folder_that_cannot_be_made_is_one_line(call: Call, tmp_path: Path) -> None:
+    small = SmallRun(tmp_path)
+    small.run_dir = tmp_path / "file"
+    small.run_dir.write_text("not a folder")
+    called = call("run", *options(small))
+    assert called.code == 1 and called.err.startswith("error: ") and str(small.run_dir) in called.err
+    assert called.err.count("\n") == 1
+
+
+def test_ctrl_c_says_that_what_was_finished_is_kept(tmp_path: Path) -> None:
+    small = SmallRun(tmp_path)
+    small.file.write_text(small.file.read_text().replace("toy:Measure", "toy:Fragile"))
+    (small.folder / "web/1.jsonl").write_text('{"text": "sleep"}\n' * 500)
+    command = [sys.executable, "-m", "dataeng", "run", *options(small)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    first = small.run_dir / "phases/read/task-00000.json"
+    while not first.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == "stopped. What was finished is kept: run the same command again to go on.\n"
+    assert first.exists()
+
+
+# --- sql and explain
+
+
+def test_sql_lists_tables_and_answers(call: Call, small: SmallRun) -> None:
+    listed = call("sql", small.run_dir)
+    assert listed.code == 0
+    names = [line.split()[0] for line in listed.out.splitlines()]
+    assert names == ["table", "dedup", "documents", "drops", "packs", "rejects", "signals", "stages"]
+    answer = call("sql", small.run_dir, "SELECT reason, sum(documents) AS n FROM drops GROUP BY ALL ORDER BY ALL")
+    assert [line.split() for line in answer.out.splitlines()][:2] == [["reason", "n"], ["error:no_text", "1"]]
+
+
+def test_sql_as_json_and_csv(call: Call, small: SmallRun) -> None:
+    statement = (
+        "SELECT url, text, toy_length, 1.5 AS f, [1, 2] AS l, DATE '2024-02-01' AS d FROM documents JOIN signals "
+    )
+    statement += "USING (id, toy_length) ORDER BY source, source_offset"
+    answer = call("sql", small.run_dir, statement, "--format", "json")
+    rows = [json.loads(line) for line in answer.out.splitlines()]
+    assert len(rows) == 5 and {"url", "text", "toy_length", "f", "l", "d"} == set(rows[0])
+    hostile = next(row for row in rows if row["url"] == HOSTILE_URL)
+    assert "\x1b]0;owned" in hostile["text"] and hostile["f"] == 1.5 and hostile["l"] == [1, 2]
+    assert hostile["d"] == "2024-02-01" and "\x1b" not in answer.out
+    table = list(csv.reader(io.StringIO(call("sql", small.run_dir, statement, "--format", "csv").out)))
+    assert table[0] == ["url", "text", "toy_length", "f", "l", "d"]
+    assert [row[1] for row in table[1:]] == [row["text"] for row in rows]
+
+
+def test_sql_in_files_has_every_row(call: Call, small: SmallRun) -> None:
+    statement = "SELECT a.id FROM documents a, documents b, documents c, rejects d"
+    assert len(call("sql", small.run_dir, statement, "--format", "csv").out.splitlines()) == 1 + 5 * 5 * 5 * 6
+    assert "the first 200 rows" in call("sql", small.run_dir, statement).out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["SELCT 1"], 'SQL: Parser Error: syntax error at or near "SELCT"'),
+        (["SELECT * FROM read_text('/etc/passwd')"], "SQL: Permission Error"),
+        (["SELECT 1", "--format", "jsn"], "unknown format 'jsn'; did you mean 'json'?"),
+    ],
+)
+def test_sql_errors_are_one_line(call: Call, small: SmallRun, arguments: list[str], message: str) -> None:
+    called = call("sql", small.run_dir, *arguments)
+    assert called.code == 1 and called.out == "" and called.err.startswith("error: ") and message in called.err
+    assert called.err.count("\n") == 1
+
+
+def test_explain(call: Call, small: SmallRun) -> None:
+    kept = call("explain", small.run_dir, "https://a.example/garden")
+    assert kept.code == 0 and kept.out.startswith("kept\n") and "3 duplicates were dropped in its favour" in kept.out
+    dropped = call("explain", small.run_dir, "https://b.example/near")
+    assert dropped.out.startswith("dropped by near: near_duplicate (near-duplicate of ")
+    hostile = call("explain", small.run_dir, HOSTILE_URL)
+    assert "[bold red]this[/bold red] \\x1b]0;owned" in hostile.out and "\x1b" not in hostile.out
+
+
+def test_explain_errors_do_not_command_the_terminal(call: Call, small: SmallRun) -> None:
+    called = call("explain", small.run_dir, "https://no.example/\x1b[2J")
+    assert called.code == 1 and "no document 'https://no.example/\\x1b[2J'" in called.err and "\x1b" not in called.err
+    assert "matches 2 documents" in call("explain", small.run_dir, "https://a.example/casino").err
+    assert "there is no run at" in call("explain", small.folder / "nowhere", "x").err
+
+
+# --- mix
+
+
+def test_mix_writes_a_manifest_and_prints_it(call: Call, small: SmallRun, tmp_path: Path) -> None:
+    path = tmp_path / "manifests" / "mix.json"
+    called = call("mix", small.run_dir, "-o", path, "--temperature", "2", "--tokens", "300")
+    assert called.code == 0 and called.err == ""
+    lines = called.out.splitlines()
+    assert lines[0].split()[:4] == ["domain", "documents", "tokens", "weight"]
+    manifest = load_mixture(path)
+    assert [line.split()[0] for line in lines[1:3]] == ["code", "web"] == list(manifest.domains)
+    assert f"policy temperature 2; table for 300 training tokens. Wrote {path}." in lines
+    tokens = {name: domain.num_tokens for name, domain in manifest.domains.items()}
+    ratio = manifest.domains["web"].weight / manifest.domains["code"].weight
+    assert ratio == pytest.approx((tokens["web"] / tokens["code"]) ** 0.5)
+    for name, line in zip(("code", "web"), lines[1:3], strict=True):
+        assert float(line.split()[-1]) == pytest.approx(manifest.domains[name].weight * 300 / tokens[name], abs=0.006)
+    assert "warning" not in called.out
+
+
+def test_mix_warns_beyond_four_epochs(call: Call, small: SmallRun, tmp_path: Path) -> None:
+    arguments = ["mix", small.run_dir, "-o", tmp_path / "mix.json", "--weight", "code=0.9", "--weight", "web=0.1"]
+    called = call(*arguments, "--tokens", "1k")
+    assert called.code == 0 and "warning: 'code' would be repeated" in called.out and "'web'" not in called.out
+    capped = call(*arguments, "--tokens", "300", "--max-epochs", "2")
+    assert capped.code == 0 and " 2.00" in capped.out and "warning" not in capped.out
+    assert load_mixture(tmp_path / "mix.json").domains["code"].max_epochs == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--temperature", "0"], "--temperature 0: expected a number above 0"),
+        (["--temperature", "2", "--weight", "web=1"], "--temperature and --weight exclude each other"),
+        (["--weight", "web=1"], "no weight is given for domain 'code'"),
+        (
+            ["--weight", "wbe=0.5", "--weight", "code=0.5"],
+            "'wbe', which is no domain of the packs; did you mean 'web'?",
+        ),
+        (["--weight", "web=0.5", "--weight", "code=0.1"], "the given weights sum to 0.6, expected 1"),
+        (["--weight", "web"], "--weight web: expected DOMAIN=NUMBER"),
+        (["--tokens", "many"], "--tokens many: expected a number such as"),
+        (["--tokens", "0"], "the token budget is 0; expected a number above 0"),
+        (["--max-epochs", "0"], "expected a number above 0, or none"),
+        (["--max-epochs", "0.1"], "the epoch caps allow"),
+        (["{run}/packs/web"], "is given twice"),
+        (["{run}/documents"], "has no packs (packs/DOMAIN/pack.json)"),
+    ],
+)
+def test_wrong_options_of_mix_write_nothing(
+    call: Call, small: SmallRun, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    path = tmp_path / "mix.json"
+    called = call("mix", small.run_dir, "-o", path, *(text.format(run=small.run_dir) for text in arguments))
+    assert called.code == 1 and called.out == "" and called.err.startswith("error: ") and message in called.err
+    assert called.err.count("\n") == 1 and not path.exists()
+
+
+# --- stages, help, start
+
+
+def test_stages_lists_every_stage_with_a_sentence(call: Call) -> None:
+    called = call("stages")
+    assert called.code == 0
+    for name in STAGES:
+        line = next(line for line in called.out.splitlines() if line.startswith(name + " "))
+        assert len(line.split()) > 4
+
+
+def test_options_of_every_stage(call: Call) -> None:
+    called = call("stages", "write_packs")
+    assert called.code == 0
+    line = next(line for line in called.out.splitlines() if line.startswith("eos_token"))
+    assert line.split(maxsplit=3)[:3] == ["eos_token", "str", "'<|endoftext|>'"]
+    assert "Path | None" in called.out and "pathlib" not in called.out
+    for name in STAGES:
+        assert "PydanticUndefined" not in call("stages", name).out
+    unknown = call("stages", "wrte_packs")
+    assert unknown.code == 1 and unknown.err == "error: unknown stage 'wrte_packs'; did you mean 'write_packs'?\n"
+
+
+@pytest.mark.parametrize("command", ["", "run", "plan", "sql", "explain", "mix", "stages"])
+def test_help(call: Call, command: str) -> None:
+    called = call(*command.split(), "--help")
+    assert called.code == 0 and "Usage: dataeng" in called.out and called.err == ""
+    if not command:
+        assert all(f" {name} " in called.out for name in ("run", "plan", "sql", "explain", "mix", "stages"))
+
+
+@pytest.mark.parametrize("arguments", [["bogus"], ["run"], ["run", "x.yaml", "--workers", "0"], ["run", "x", "--nope"]])
+def test_usage_errors_exit_with_two(call: Call, arguments: list[str]) -> None:
+    called = call(*arguments)
+    assert called.code == 2 and "Usage: dataeng" in called.err
+
+
+def test_starting_imports_nothing_heavy() -> None:
+    code = "import sys, dataeng.cli; print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = {
+        "polars",
+        "numba",
+        "torch",
+        "pyarrow",
+        "numpy",
+        "duckdb",
+        "pydantic",
+        "tokenizers",
+        "ruamel",
+        "distributed",
+    }
+    assert not heavy & set(done.stdout.split())
+
+
+def test_module_and_broken_pipe(small: SmallRun) -> None:
+    """``python -m dataeng … | head`` ends quietly."""
+    command = [sys.executable, "-m", "dataeng", "sql", str(small.run_dir), "--format", "csv"]
+    command.append("SELECT a.text FROM documents a, documents b, documents c, documents d, documents e, documents f")
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "COLUMNS": "80"}
+    )
+    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout.readline() == b"text\n"
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait(60) in (0, 1)
