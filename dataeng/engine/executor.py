@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -66,7 +67,7 @@ class Pool:
     def replace_broken(self) -> None:
         """Forgets the shared executor; the next call of `shared` starts a new one."""
         if self._shared is not None and self._dask is None:
-            self._shared.shutdown(wait=False, cancel_futures=True)
+            _end(self._shared)
             self._shared = None
 
     @contextmanager
@@ -79,7 +80,7 @@ class Pool:
         try:
             yield executor
         finally:
-            executor.shutdown(wait=False, cancel_futures=True)
+            _end(executor)
 
     def _make(self, workers: int) -> Executor:
         if self.scheduler == "inline":
@@ -89,7 +90,7 @@ class Pool:
             os.environ[PRELOAD_KERNELS] = ",".join(self.kernels)
             context = multiprocessing.get_context("forkserver")
             context.set_forkserver_preload(PRELOAD)
-            return ProcessPoolExecutor(workers, mp_context=context)
+            return ProcessPoolExecutor(workers, mp_context=context, initializer=_ignore_interrupts)
         return self._make_dask(workers)
 
     def _make_dask(self, workers: int) -> Executor:
@@ -113,17 +114,35 @@ class Pool:
         return executor
 
     def close(self) -> None:
-        """Ends all workers that it started."""
+        """Ends all workers that it started, at once, whatever they are doing. Safe to call twice."""
         if self._shared is not None:
-            if self._dask is None:
-                self._shared.shutdown(wait=False, cancel_futures=True)
-            else:
-                self._shared.shutdown(wait=False)  # Dask's has no such argument, and cancels
+            _end(self._shared)
             self._shared = None
         if self._dask is not None:
             self._dask.close()
+            self._dask = None
         if self._cluster is not None:
             self._cluster.close()
+            self._cluster = None
+
+
+def _end(executor: Executor) -> None:
+    """Ends an executor without waiting for its tasks: what they have not committed, a later run does again."""
+    if not isinstance(executor, ProcessPoolExecutor):
+        executor.shutdown(wait=False)
+        return
+    # Python 3.14 has `kill_workers`; before, there is no public way to reach the processes.
+    processes = list((executor._processes or {}).values())
+    executor.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        process.kill()
+    for process in processes:
+        process.join()
+
+
+def _ignore_interrupts() -> None:
+    """Leaves Ctrl-C, which reaches every process of a terminal, to the driver: it ends the workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def check_scheduler(scheduler: str) -> None:
