@@ -62,8 +62,12 @@ def save_tokenizer(path: Path, vocab_size: int) -> None:
         show_progress=False,
     )
     tokenizer.train_from_iterator(TEXTS, trainer)
-    missing = vocab_size - tokenizer.get_vocab_size()
-    tokenizer.add_tokens([f"⟦{number}⟧" for number in range(missing - 1)] + [LARGE_ID_WORD])
+    # The filling has no merges, so that it costs nothing; the last word is one that a text contains.
+    description = json.loads(tokenizer.to_str())
+    vocabulary = description["model"]["vocab"]
+    vocabulary.update({f"⟦{number}⟧": number for number in range(len(vocabulary), vocab_size - 1)})
+    tokenizer = Tokenizer.from_str(json.dumps(description))
+    tokenizer.add_tokens([LARGE_ID_WORD])
     assert tokenizer.get_vocab_size() == vocab_size
     assert tokenizer.token_to_id(LARGE_ID_WORD) == vocab_size - 1
     tokenizer.save(str(path))
