@@ -67,7 +67,7 @@ class SmallRun:
         folder.mkdir(parents=True, exist_ok=True)
         self.file.write_text(PIPELINE)
         shutil.copy(Path(__file__).parent / "engine" / "toy.py", folder / "toy.py")
-        for name, records in (("web/0.jsonl", WEB), ("web/1.jsonl", WEB_2), ("code/0.jsonl", CODE)):
+        for name, records in (("web/0.jsonl", WEB), ("web/1.jsonl", WEB_2), ("code/c0.jsonl", CODE)):
             path = folder / name
             path.parent.mkdir(exist_ok=True)
             path.write_text("".join(json.dumps(record) + "\n" for record in records))
