@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow.parquet as pq
 
 from dataeng.engine.ledger import StageCount
 from dataeng.engine.records import TaskRecord
@@ -68,7 +69,7 @@ def write_stats(run_dir: Path, records: Mapping[str, list[TaskRecord]]) -> None:
     files = []
     for name, frame in stats_tables(records).items():
         file = AtomicFile(run_dir / "stats" / f"{name}.parquet")
-        frame.write_parquet(file)  # type: ignore[arg-type]
+        pq.write_table(frame.to_arrow(), file)  # an error of the disk stays an `OSError`; Polars would hide it
         files.append(file)
     commit_all(files)
 
