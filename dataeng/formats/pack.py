@@ -196,6 +196,8 @@ def read_idx(path: Path, dtype: str | None = None) -> tuple[npt.NDArray[np.int32
     np.cumsum(lengths, dtype=np.int64, out=offsets[1:])
     if (lengths < 0).any() or not np.array_equal(pointers, offsets[:-1] * np.dtype(names[code]).itemsize):
         raise FormatError(f"{path}: document offsets do not follow from document lengths; the index is damaged.")
+    if not np.array_equal(np.frombuffer(data, "<i8", num_documents, 34 + 12 * num), np.arange(num + 1)):
+        raise FormatError(f"{path}: its documents are not one sequence each, as they are in a pack.")
     return lengths, offsets
 
 
@@ -217,12 +219,17 @@ def verify_pack(folder: Path) -> list[str]:
                 problems.append(f"{path} was altered: its SHA-256 is not the manifest's")
     if problems or not all({"bin", "idx"} <= shard.files.keys() for shard in manifest.shards):
         return problems  # a pack in Parquet alone has no more to check
+    for total in ("num_documents", "num_tokens"):
+        found = sum(getattr(shard, total) for shard in manifest.shards)
+        if found != getattr(manifest, total):
+            problems.append(f"{folder / MANIFEST_NAME}: {total} is {getattr(manifest, total)}, its shards have {found}")
     for opened in Pack(folder).shards:
-        if len(opened.tokens) and int(opened.tokens.max()) >= manifest.vocab_size:
-            problems.append(
-                f"{folder / opened.name}: token id {int(opened.tokens.max())} ≥ vocabulary {manifest.vocab_size}"
-            )
+        if len(opened.tokens):
+            smallest, largest = int(opened.tokens.min()), int(opened.tokens.max())
+            if smallest < 0 or largest >= manifest.vocab_size:
+                wrong = f"{smallest} < 0" if smallest < 0 else f"{largest} ≥ vocabulary {manifest.vocab_size}"
+                problems.append(f"{folder / opened.name}: token id {wrong}")
         ends = opened.offsets[1:] - 1
-        if len(ends) and not (opened.tokens[ends] == manifest.eos_id).all():
+        if (opened.lengths == 0).any() or not (opened.tokens[ends] == manifest.eos_id).all():
             problems.append(f"{folder / opened.name}: a document does not end with EOS ({manifest.eos_id})")
     return problems
