@@ -190,13 +190,22 @@ def mix(
     ] = None,
     max_epochs: Annotated[float | None, typer.Option(help="Never repeat a domain more often than this.")] = None,
     tokens: Annotated[str | None, typer.Option(help="Token budget for the table, e.g. 500k or 2B.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a manifest that holds learned weights.")] = False,
 ) -> None:
     """Build a mixture manifest from packs, and print weights, tokens and epochs per domain."""
     from dataeng.formats.mixture import save_mixture
     from dataeng.mixture.build import build_mixture, mixture_table
-    from dataeng.report.mixture import choose_policy, pack_folders, parse_tokens, parse_weights, print_mixture
+    from dataeng.report.mixture import (
+        choose_policy,
+        pack_folders,
+        parse_tokens,
+        parse_weights,
+        print_mixture,
+        refuse_to_lose_history,
+    )
     from dataeng.report.terminal import console
 
+    refuse_to_lose_history(output, force)
     packs, run_dir = pack_folders(folders)
     given = parse_weights(weights) if weights else None
     manifest = build_mixture(

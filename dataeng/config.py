@@ -334,7 +334,7 @@ def _build(file: _File, entry: _Entry, kinds: Any, allow_code: bool, seed: int |
     if "seed" in cls.model_fields and seed is not None:
         fields.setdefault("seed", seed)
     try:
-        stage = cls(**fields)
+        stage = cls.model_validate(fields, context={"base": file.path.resolve().parent})
     except ValidationError as error:
         raise _field_error(file, entry, cls, error) from error
     if entry.where is not None and not issubclass(cls, RowStage):
@@ -376,8 +376,9 @@ def _field_error(file: _File, entry: _Entry, cls: type[Stage], error: Validation
     elif unknown:
         message = f"{entry.key}.{path}: there is no such option"
     else:
+        said = first["msg"].removeprefix("Value error, ")
         found = "" if first["type"] == "missing" else f", found {reprlib.repr(first['input'])}"
-        message = f"{entry.key}.{path}: {first['msg']}{found}" if path else f"{entry.key}: {first['msg']}"
+        message = f"{entry.key}.{path}: {said}{found}" if path else f"{entry.key}: {said}"
     node: Any = entry.node[entry.key] if isinstance(entry.node, CommentedMap) else None
     place: tuple[Any, Any, bool] = (*entry.position, False)
     for part in location:  # as deep into the file as it has what the complaint is about

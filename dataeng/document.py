@@ -28,6 +28,9 @@ IDENTITY: dict[str, pl.DataType] = {
 REASON = "reason"  # null = keep; otherwise why the document is dropped, e.g. "gopher_short_doc"
 DETAIL = "detail"  # optional evidence for a person: the HTTP status, the exception, the matching word
 
+DOMAIN_PATTERN = r"^[a-z0-9_-]{1,64}$"
+"""What a mixture domain may be called: it names a folder of packs."""
+
 TEXT = "text"
 PAYLOAD = "payload"
 

@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 import polars as pl
 
-from dataeng.config import Pipeline, Step
+from dataeng.config import Pipeline, Step, iter_steps
 from dataeng.document import DETAIL, IDENTITY, REASON
 from dataeng.errors import ConfigError, InputError, PlanError, nearest
 from dataeng.formats.atomic import sha256_file
@@ -106,6 +106,9 @@ def make_plan(pipeline: Pipeline) -> Plan:
     phases = _split_into_phases(pipeline)
     phases = _fold_schemas(pipeline, phases)
     files = [(step, file) for step in pipeline.sources for file in _source_files(pipeline, step)]
+    _check_names(files)
+    for step in iter_steps(pipeline):
+        step.stage.check()
     tasks: dict[str, tuple[Task, ...]] = {}
     recipes: dict[str, dict[str, Any]] = {}
     for phase in phases:
@@ -126,6 +129,19 @@ def _source_files(pipeline: Pipeline, step: Step) -> list[InputFile]:
         except UnicodeEncodeError as error:
             raise InputError(f"{step.name}: the name of {file.path!r} is not UTF-8; rename the file.") from error
     return files
+
+
+def _check_names(files: list[tuple[Step, InputFile]]) -> None:
+    """Document ids are made from file names, so no two files of a pipeline may have the same one."""
+    seen: dict[str, tuple[Step, InputFile]] = {}
+    for step, file in files:
+        other_step, other = seen.setdefault(file.name, (step, file))
+        if other is not file:
+            raise PlanError(
+                f"'{other_step.name}' and '{step.name}' both read a file called '{file.name}' ({other.path} and "
+                f"{file.path}), and document ids are made from that name. Let a wildcard cover the folders above, "
+                "e.g. */part.jsonl instead of a/part.jsonl, so that the names differ."
+            )
 
 
 def _split_into_phases(pipeline: Pipeline) -> list[Phase]:

@@ -15,12 +15,23 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar, Protocol
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 
+from dataeng.document import DOMAIN_PATTERN
 from dataeng.formats.atomic import AtomicFile
+
+
+def beside_pipeline(path: Path, info: ValidationInfo) -> Path:
+    """Resolves a path in a pipeline file: relative ones start at the file's folder, as input patterns do."""
+    base = (info.context or {}).get("base")
+    return path if base is None else base / path.expanduser()
+
+
+PipelinePath = Annotated[Path, AfterValidator(beside_pipeline)]
+"""The type of options that name a file."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +91,9 @@ class Stage(BaseModel):
         """Returns files besides the input whose content decides the output (models, word lists)."""
         return ()
 
+    def check(self) -> None:
+        """Raises a `DataengError` if a model file is missing or damaged. Called before anything runs."""
+
     def setup(self, artifacts: Mapping[str, Path]) -> None:
         """Loads models and tables, once per process, before the first batch. Keep them in private attributes."""
 
@@ -87,7 +101,7 @@ class Stage(BaseModel):
 class Source(Stage):
     """Reads input files into batches. Rows that are not documents come with a ``reason`` already set."""
 
-    domain: str = "web"
+    domain: str = Field(default="web", pattern=DOMAIN_PATTERN, description="The mixture domain of the documents")
 
     @abstractmethod
     def files(self, base: Path) -> list[InputFile]:

@@ -36,7 +36,7 @@ REJECT_COLUMNS: dict[str, pl.DataType] = {
     "num_bytes": pl.Int64(),
     TEXT: pl.String(),
 }
-COMBINE_ROWS = 200_000  # emitted rows that a task holds before it lets the exchange combine them
+COMBINE_BYTES = 256 << 20  # emitted rows that a task holds before it lets the exchange combine them
 MIN_ERRORS = 20  # fewer broken documents than this never fail a task
 
 
@@ -236,7 +236,7 @@ class RowTask:
             (pl.int_range(pl.len(), dtype=pl.UInt32) + self.rows_written).cast(pl.UInt32).alias("row"),
         )
         self.emitted.append(stage.emit(placed))
-        if sum(table.height for table in self.emitted) > COMBINE_ROWS:
+        if sum(table.estimated_size() for table in self.emitted) > COMBINE_BYTES:
             self.emitted = [stage.combine(pl.concat(self.emitted))]
         self.emit_count.seconds += now() - start
 

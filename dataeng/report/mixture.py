@@ -10,13 +10,25 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from dataeng.errors import ConfigError
-from dataeng.formats.mixture import MixtureManifest, Policy
+from dataeng.errors import ConfigError, FormatError
+from dataeng.formats.mixture import MixtureManifest, Policy, load_mixture
 from dataeng.formats.pack import MANIFEST_NAME
 from dataeng.mixture.build import MixtureRow
 
 MANY_EPOCHS = 4.0  # beyond four passes repeated tokens lose their worth (Muennighoff et al., arXiv 2305.16264)
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
+
+
+def refuse_to_lose_history(path: Path, force: bool) -> None:
+    """Raises `ConfigError` if ``path`` is a manifest with learned weights, unless ``force``."""
+    if force or not path.exists():
+        return
+    try:
+        learned = len(load_mixture(path).history)
+    except FormatError:
+        return  # not a manifest of ours, or a damaged one: nothing learned is lost with it
+    if learned:
+        raise ConfigError(f"{path} holds the weights of {learned} training runs; choose another --output, or --force.")
 
 
 def pack_folders(folders: Sequence[Path]) -> tuple[list[Path], Path | None]:

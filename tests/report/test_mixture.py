@@ -80,3 +80,22 @@ def test_table_and_warning() -> None:
     assert lines[4] == "policy temperature inf; table for 10,000 training tokens. Wrote mix.json."
     assert lines[5].startswith("warning: '[b]ooks' would be repeated 5.0 times; beyond 4 repeated tokens help little.")
     assert len(lines) == 6
+
+
+def test_a_manifest_with_learned_weights_is_not_overwritten_unawares(tmp_path: Path) -> None:
+    from dataeng.formats.mixture import Domain, LearnedWeights, MixtureManifest, Policy, save_mixture
+    from dataeng.report.mixture import refuse_to_lose_history
+
+    path = tmp_path / "mix.json"
+    refuse_to_lose_history(path, force=False)
+    domain = Domain(packs=["web"], num_documents=1, num_tokens=10, weight=1.0)
+    manifest = MixtureManifest(
+        tokenizer_sha256="x", vocab_size=300, domains={"web": domain}, policy=Policy(name="natural")
+    )
+    save_mixture(path, manifest)
+    refuse_to_lose_history(path, force=False)
+    learned = LearnedWeights(run="r", step=3, weights={"web": 1.0}, losses={"web": 2.0})
+    save_mixture(path, manifest.model_copy(update={"history": [learned]}))
+    with pytest.raises(ConfigError, match="holds the weights of 1 training runs"):
+        refuse_to_lose_history(path, force=False)
+    refuse_to_lose_history(path, force=True)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
+from dataeng.document import DOMAIN_PATTERN
 from dataeng.predicate import Predicate, parse_predicate
 from dataeng.stage import Columns, RowStage
-
-DOMAIN_NAME = re.compile("[a-z0-9_-]{1,64}")
 
 
 class DomainRule(BaseModel):
@@ -19,15 +17,8 @@ class DomainRule(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    domain: str
+    domain: str = Field(pattern=DOMAIN_PATTERN)
     where: str = Field(description="A predicate over columns, such as `language == 'de'`")
-
-    @field_validator("domain")
-    @classmethod
-    def _check_name(cls, name: str) -> str:
-        if not DOMAIN_NAME.fullmatch(name):
-            raise ValueError(f"'{name}' cannot name a domain: expected 1 to 64 of the characters a-z 0-9 _ -")
-        return name
 
 
 class AssignDomain(RowStage):

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
 
 from dataeng.document import drop_where
 from dataeng.errors import InputError
-from dataeng.stage import Columns, RowStage
+from dataeng.stage import Columns, RowStage, beside_pipeline
 
 FILE_PREFIX = "file:"
 WORD = "[a-z0-9]+"
@@ -40,6 +40,14 @@ class FilterUrl(RowStage):
     banned_substrings: tuple[str, ...] = Field(
         default=(), description="Looked for in the URL without anything but letters and digits"
     )
+
+    @field_validator("blocked_domains", "blocked_urls", "banned_words", "soft_words", "banned_substrings")
+    @classmethod
+    def _files_beside_the_pipeline(cls, entries: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        paths = (beside_pipeline(Path(entry.removeprefix(FILE_PREFIX)), info) for entry in entries)
+        return tuple(
+            f"{FILE_PREFIX}{path}" if _is_file(entry) else entry for entry, path in zip(entries, paths, strict=True)
+        )
 
     _domains: frozenset[str] = PrivateAttr(default=frozenset())
     _urls: frozenset[str] = PrivateAttr(default=frozenset())

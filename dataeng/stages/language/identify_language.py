@@ -12,7 +12,7 @@ from pydantic import Field, PrivateAttr
 
 from dataeng.document import drop_where
 from dataeng.errors import ConfigError
-from dataeng.stage import Columns, RowStage
+from dataeng.stage import Columns, PipelinePath, RowStage
 
 if TYPE_CHECKING:
     from dataeng.kernels.fasttext import Classifier
@@ -40,7 +40,7 @@ class IdentifyLanguage(RowStage):
     """Drop documents whose score is lower; null keeps all. (FineWeb: 0.65.)"""
     max_bytes: int | None = Field(default=4096, gt=0)
     """Look at the first so many bytes of UTF-8 only; null looks at all. The start nearly always decides."""
-    model: Path | None = None
+    model: PipelinePath | None = None
     """Another fastText classifier, whose labels are language codes; null takes the one that comes with the package."""
 
     _classifier: Classifier | None = PrivateAttr(default=None)

@@ -16,14 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field, PrivateAttr
 
+from dataeng.document import DOMAIN_PATTERN
 from dataeng.errors import ConfigError, FormatError
 from dataeng.formats.atomic import AtomicFile, fs, write_bytes
 from dataeng.formats.pack import PackManifest, Shard, ShardFile, idx_bytes, token_dtype, write_manifest
-from dataeng.stage import Columns, OutputFiles, Sink
+from dataeng.stage import Columns, OutputFiles, PipelinePath, Sink
 from dataeng.stages.tokens.train_tokenizer import END_OF_TEXT, TOKENIZER_FILE
 
 DOCUMENT_COLUMNS = ("id", "url", "host", "source", "source_offset", "date", "domain", "language")
-DOMAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")  # a domain's name is a folder's
 COMPRESSION = {"compression": "zstd", "compression_level": 1, "use_dictionary": False}
 
 
@@ -35,7 +35,9 @@ class WritePacks(Sink):
 
     libraries: ClassVar[tuple[str, ...]] = ("tokenizers",)
 
-    tokenizer: Path | None = Field(default=None, description="A tokenizer.json; default: the one trained before")
+    tokenizer: PipelinePath | None = Field(
+        default=None, description="A tokenizer.json; default: the one trained before"
+    )
     eos_token: str = Field(default=END_OF_TEXT, description="The token that ends every document")
     formats: tuple[Literal["megatron", "parquet"], ...] = Field(
         default=("megatron", "parquet"), min_length=1, description="What to write; the trainer reads megatron"
@@ -51,6 +53,10 @@ class WritePacks(Sink):
 
     def model_files(self) -> tuple[Path, ...]:
         return (self.tokenizer,) if self.tokenizer is not None else ()
+
+    def check(self) -> None:
+        if self.tokenizer is not None:
+            self.setup({})
 
     def setup(self, artifacts: Mapping[str, Path]) -> None:
         from tokenizers import Tokenizer
@@ -139,10 +145,10 @@ class _PartWriter:
 
     def write(self, batch: pl.DataFrame) -> None:
         for (domain,), rows in batch.group_by("domain", maintain_order=True):
-            if not isinstance(domain, str) or not DOMAIN.fullmatch(domain):
+            if not isinstance(domain, str) or not re.match(DOMAIN_PATTERN, domain):
                 raise FormatError(
                     f"a document (id {rows.item(0, 'id')}) has the domain {domain!r}; it becomes a folder: expected "
-                    "letters, digits, '_', '-' or '.', at most 100."
+                    "1 to 64 of the characters a-z 0-9 _ -"
                 )
             if domain not in self.shards:
                 self.shards[domain] = _ShardWriter(self.stage, domain, self.name, self.outputs)
