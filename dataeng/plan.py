@@ -107,13 +107,13 @@ def make_plan(pipeline: Pipeline) -> Plan:
     phases = _fold_schemas(pipeline, phases)
     files = [(step, file) for step in pipeline.sources for file in _source_files(pipeline, step)]
     _check_names(files)
-    for step in iter_steps(pipeline):
-        step.stage.check()
     tasks: dict[str, tuple[Task, ...]] = {}
     recipes: dict[str, dict[str, Any]] = {}
     for phase in phases:
         recipes[phase.name] = _recipe(pipeline, phase, files)
         tasks[phase.name] = _tasks(phase, recipes[phase.name], tasks, files)
+    for step in iter_steps(pipeline):
+        step.stage.check()
     return Plan(pipeline, tuple(phases), tasks, recipes)
 
 

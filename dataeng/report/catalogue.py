@@ -42,7 +42,9 @@ def summary(cls: type[Stage]) -> str:
 def options(cls: type[Stage]) -> Iterator[tuple[str, str, str, str]]:
     """Yields name, type, default and description of every option."""
     for name, info in cls.model_fields.items():
-        annotation = re.sub(r"\b[a-z_]+(?:\.[a-z_]+)*\.(?=[A-Z])", "", inspect.formatannotation(info.annotation))
+        annotation = inspect.formatannotation(info.annotation)
+        annotation = re.sub(r"Optional\[Annotated\[([\w.]+), .*\]\]", r"\1 | None", annotation)
+        annotation = re.sub(r"\b[a-z_]+(?:\.[a-z_]+)*\.(?=[A-Z])", "", annotation)
         value = info.get_default(call_default_factory=True, validated_data={})
         default = "required" if value is PydanticUndefined else repr(value)
         yield name, annotation, default, info.description or ""
