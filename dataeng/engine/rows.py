@@ -127,6 +127,8 @@ class RowTask:
     def _read_documents(self) -> Iterator[pl.DataFrame]:
         assert self.given.documents is not None
         verdicts = read_slices(self.run_dir, self.given.verdicts)
+        if verdicts is not None and verdicts.get_column("row").is_duplicated().any():
+            raise TaskError(f"'{self._applied}' decided about the same document twice.")
         row = 0
         with pq.ParquetFile(self.run_dir / self.given.documents) as file:
             for group in range(file.num_row_groups):
@@ -138,6 +140,12 @@ class RowTask:
                         self.phase.applies.name, batch, lambda frame, first=first: _judge(frame, verdicts, first)
                     )  # fmt: skip
                 yield batch
+        if verdicts is not None and verdicts.height and verdicts.select(pl.max("row")).item() >= row:
+            raise TaskError(f"'{self._applied}' decided about a document that is not there.")
+
+    @property
+    def _applied(self) -> str:
+        return self.phase.applies.name if self.phase.applies else ""
 
     # --- stages
 

@@ -212,3 +212,39 @@ def test_stages_in_another_order_run_again_and_say_so(toy: Toy) -> None:
     text = toy.file.read_text().replace("  - toy:Measure:\n  - toy:Fragile:\n", "  - toy:Fragile:\n  - toy:Measure:\n")
     toy.file.write_text(text)
     assert inspect_plan(toy.plan(), toy.run_dir)[0].reasons == ("config: the stages are in another order",)
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        ("JudgesTwice", "'dedup' decided about the same document twice"),
+        ("JudgesNobody", "'dedup' decided about a document that is not there"),
+    ],
+)
+def test_an_exchange_whose_verdicts_fit_no_document_is_named(toy: Toy, stage: str, message: str) -> None:
+    toy.file.write_text(toy.file.read_text().replace("toy:KeepFirst", f"toy:{stage}"))
+    with pytest.raises(TaskError, match=message):
+        toy.run()
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"null", b'{"files": [], "counts": []}', b"\xff"])
+def test_a_record_that_cannot_be_understood_is_made_again(toy: Toy, content: bytes) -> None:
+    toy.run()
+    expected = toy.results()
+    (toy.run_dir / "phases/read/task-00001.json").write_bytes(content)
+    state = inspect_plan(toy.plan(), toy.run_dir)[0]
+    assert state.todo == (1,) and state.reasons == ("record missing or unreadable",)
+    assert toy.run().tasks_run == 1
+    assert toy.results() == expected
+
+
+def test_leftovers_of_killed_attempts_are_removed_from_the_sinks_folders_too(toy: Toy) -> None:
+    toy.run()
+    strays = [toy.run_dir / name for name in ("collected/.00000.txt.0123456789ab.tmp", ".run.json.0123456789ab.tmp")]
+    for stray in strays:
+        stray.write_text("left")
+    other = toy.run_dir / "collected" / "notes.tmp"
+    other.write_text("somebody's own")
+    toy.write_input("3.txt", ["something new"])
+    toy.run()
+    assert not any(stray.exists() for stray in strays) and other.exists()

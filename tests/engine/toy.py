@@ -142,6 +142,22 @@ class KeepFirst(ExchangeStage):
         return pl.DataFrame(rows, schema=schema, orient="row")
 
 
+class JudgesTwice(KeepFirst):
+    """Breaks the contract."""
+
+    def reduce(self, step: int, table: pl.DataFrame, outputs: OutputFiles) -> pl.DataFrame:
+        result = super().reduce(step, table, outputs)
+        return result if step == 0 else pl.concat([result, result])
+
+
+class JudgesNobody(KeepFirst):
+    """Breaks the contract."""
+
+    def reduce(self, step: int, table: pl.DataFrame, outputs: OutputFiles) -> pl.DataFrame:
+        result = super().reduce(step, table, outputs)
+        return result if step == 0 else result.with_columns(pl.col("row") + 1000)
+
+
 class Collect(Sink):
     """Writes one text file per part and, at the end, a list of them."""
 
