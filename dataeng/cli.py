@@ -74,6 +74,9 @@ def run(
             def prepare() -> None:
                 from dataeng import kernels
 
+                # Workers load the machine code themselves: this process needs it only to work in itself or to compile.
+                if scheduler != "inline" and not kernels.needs_compiling(pipeline.kernels):
+                    return
                 kernels.prepare(
                     pipeline.kernels,
                     on_compile=lambda names: progress.message(

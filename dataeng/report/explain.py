@@ -52,6 +52,8 @@ def explain(run_dir: Path, wanted: str) -> Story:
         match = "id = ? OR url = ?" if len(wanted) >= 24 or "/" in wanted else "starts_with(id, ?) OR url = ?"
         kept = rows("documents", match, wanted, wanted)
         dropped = rows("rejects", match, wanted, wanted)
+        # A page has its URL in common with the crawler's request for it, which is not what anybody asks about.
+        dropped = [row for row in dropped if not _is_by_product(row)] or ([] if kept else dropped)
         found = {row["id"] for row in kept + dropped}
         if not found:
             raise DataengError(
@@ -80,6 +82,11 @@ def explain(run_dir: Path, wanted: str) -> Story:
         for packed in rows("packs", "id = ?", document["id"]):
             story.pack = {key: packed[key] for key in ("domain", "num_tokens", "text_bytes")}
         return story
+
+
+def _is_by_product(row: dict[str, Any]) -> bool:
+    """Whether a reject is a WARC record that only goes with a page: request, metadata, revisit."""
+    return str(row.get("reason", "")).startswith(("record_type:", "revisit"))
 
 
 def _outcome(run_dir: Path, kept: list[dict[str, Any]], dropped: list[dict[str, Any]]) -> str:
