@@ -53,13 +53,14 @@ def run(
     ] = "processes",
     allow_code: AllowCode = False,
     verify: Verify = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace the run of another pipeline.")] = False,
 ) -> None:
     """Run a pipeline: only what is missing, changed or damaged."""
     from dataeng.config import load_pipeline
     from dataeng.engine.executor import Pool, check_scheduler
     from dataeng.engine.runner import run_plan
     from dataeng.plan import make_plan
-    from dataeng.report.funnel import funnel, write_stats
+    from dataeng.report.funnel import funnel, has_stats, write_stats
     from dataeng.report.terminal import LiveProgress, console, funnel_table, pack_lines
 
     check_scheduler(scheduler)
@@ -86,11 +87,21 @@ def run(
 
             folders = (str(pipeline.base),) if allow_code else ()
             result = run_plan(
-                plan, run_dir, pool, progress, prepare, verify, folders, lambda records: write_stats(run_dir, records)
+                plan,
+                run_dir,
+                pool,
+                progress,
+                prepare,
+                verify,
+                folders,
+                lambda records: write_stats(run_dir, records),
+                replace,
             )
     finally:
         pool.close()
     if result.nothing_to_do:
+        if not has_stats(run_dir):
+            write_stats(run_dir, result.records)
         out.print(f"nothing to do: {run_dir} is complete ({result.tasks_reused} tasks reused).", highlight=False)
         return
     out.print(funnel_table(funnel(result.records)))
@@ -145,7 +156,7 @@ def sql(
     tables += "FROM information_schema.columns GROUP BY ALL ORDER BY ALL"
     columns, rows = query(run_dir, statement or tables, ROWS_SHOWN + 1 if output == "table" else None)
     if output == "table":
-        print_rows(console(), columns, rows)
+        print_rows(console(), columns, rows, whole_cells=statement is None)
     else:
         _write_plain(columns, rows, output)
 
@@ -155,6 +166,8 @@ def _write_plain(columns: list[str], rows: list[tuple[object, ...]], output: str
     import json
     from decimal import Decimal
 
+    from dataeng.report.visible import visible
+
     def plain(value: object) -> object:
         return float(value) if isinstance(value, Decimal) else str(value)
 
@@ -162,6 +175,8 @@ def _write_plain(columns: list[str], rows: list[tuple[object, ...]], output: str
         for row in rows:
             sys.stdout.write(json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False, default=plain) + "\n")
         return
+    if sys.stdout.isatty():  # crawled text may hold what a terminal would obey
+        rows = [tuple(visible(cell) if isinstance(cell, str) else cell for cell in row) for row in rows]
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows(rows)

@@ -81,7 +81,7 @@ class Pipeline:
     @property
     def run_dir(self) -> Path:
         """The run folder: ``run:`` in the file, else ``runs/<name>`` in the current folder."""
-        return Path(self.run or f"runs/{self.name}")
+        return Path(self.run or f"runs/{self.name}").expanduser()
 
     @property
     def kernels(self) -> tuple[str, ...]:

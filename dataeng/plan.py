@@ -16,6 +16,8 @@ import hashlib
 import importlib.metadata
 import inspect
 import json
+import platform
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -30,8 +32,9 @@ from dataeng.errors import ConfigError, InputError, PlanError, nearest
 from dataeng.formats.atomic import sha256_file
 from dataeng.predicate import parse_predicate
 from dataeng.stage import Columns, ExchangeStage, InputFile, RowStage, Sink, Source
-from dataeng.stages import STAGES
 
+ALWAYS = ("polars", "pyarrow")
+"""Libraries that decide the output of every stage."""
 ENGINE_VERSION = 1
 """Raise it when the engine itself writes something different for the same stages."""
 
@@ -184,6 +187,9 @@ def _split_into_phases(pipeline: Pipeline) -> list[Phase]:
         if isinstance(stage, RowStage):
             rows.append(step)
         elif isinstance(stage, Sink):
+            other = next((sink for sink in sinks if type(sink.stage) is type(stage)), None)
+            if other is not None:
+                raise PlanError(f"'{other.name}' and '{step.name}' would write the same files; keep one of them.")
             sinks.append(step)
         elif isinstance(stage, ExchangeStage):
             close(step)
@@ -203,6 +209,11 @@ def _split_into_phases(pipeline: Pipeline) -> list[Phase]:
                 )
                 previous = name
             pending, verdicts, rows = step, previous, []
+            for artifact in stage.artifacts():
+                if artifact in artifacts:
+                    raise PlanError(
+                        f"'{step.name}' would make the artifact '{artifact}' a second time; keep one stage."
+                    )
             artifacts.update(stage.artifacts())
             if stage.artifacts():
                 makers.append(previous)
@@ -276,6 +287,10 @@ def _recipe(pipeline: Pipeline, phase: Phase, files: list[tuple[Step, InputFile]
     steps = {prefix + step.name: _step_recipe(step) for prefix, group in named for step in group if step is not None}
     recipe: dict[str, Any] = {
         "engine": ENGINE_VERSION,
+        "environment": {
+            "python": ".".join(platform.python_version_tuple()[:2]),
+            "unicode": unicodedata.unidata_version,
+        },
         "kind": phase.kind,
         "keep_rejected_text": pipeline.keep_rejected_text,
         "steps": steps,
@@ -293,8 +308,9 @@ def _step_recipe(step: Step) -> dict[str, Any]:
         "stage": step.key,
         "config": json.loads(stage.model_dump_json()),
         "where": step.where,
-        "version": stage.version if step.key in STAGES else _source_hash(type(stage)),
-        "libraries": {name: _library_version(name) for name in stage.libraries},
+        "version": stage.version,
+        "source": _source_hash(type(stage), bool(stage.kernels)),
+        "libraries": {name: _library_version(name) for name in (*ALWAYS, *stage.libraries)},
         "models": _model_hashes(step),
     }
 
@@ -322,18 +338,37 @@ def _library_version(name: str) -> str:
         return "not installed"
 
 
-def _source_hash(cls: type) -> str:
-    """Returns a hash of the module of a stage that is not ours: its author need not think of versions."""
+def _source_hash(cls: type, uses_kernels: bool) -> str:
+    """Returns a hash of the code that decides a stage's output, so that nobody has to think of raising a version.
+
+    That is every module in the folder of the stage's: what a stage imports from beside it is as much its own as what
+    is in the same file. Kernels are hashed all together.
+    """
     try:
-        return hashlib.sha256(Path(inspect.getfile(cls)).read_bytes()).hexdigest()[:16]
+        module = Path(inspect.getfile(cls)).resolve()
     except (OSError, TypeError):
         return "unknown"
+    shared = module.parent.name in ("site-packages", "dist-packages")  # a module that is a whole distribution
+    sources = [module] if shared else list(module.parent.glob("*.py"))
+    if uses_kernels:
+        sources += (Path(__file__).parent / "kernels").glob("*.py")
+    return _hash_files(tuple(sorted(sources)), tuple(path.stat().st_mtime_ns for path in sorted(sources)))
+
+
+@lru_cache(maxsize=256)
+def _hash_files(paths: tuple[Path, ...], modified_ns: tuple[int, ...]) -> str:
+    """The modification times only decide what is remembered between plans of one process."""
+    sources = hashlib.sha256()
+    for path in paths:
+        sources.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return sources.hexdigest()[:16]
 
 
 def _tasks(
     phase: Phase, recipe: dict[str, Any], before: Mapping[str, tuple[Task, ...]], files: list[tuple[Step, InputFile]]
 ) -> tuple[Task, ...]:
-    # The first phase's input is fingerprinted file by file, so that a new file makes one new task.
+    # The first phase's input is fingerprinted file by file. A part's number is in it too: a new file that sorts before
+    # others moves them, and their tasks run again; one that sorts last makes one new task.
     base = digest({key: value for key, value in recipe.items() if key != "input"})
     shared = [_phase_digest(before[name]) for name in phase.artifact_phases]
     if phase.exchange_phase is not None:

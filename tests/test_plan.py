@@ -303,8 +303,15 @@ def test_what_cannot_run_is_refused_before_anything_runs(toy: Toy, entry: str, e
 
 
 def test_two_sinks_end_a_pipeline_together(toy: Toy) -> None:
-    plan = extended(toy, "  - toy:Collect:\n    name: first\n")
+    plan = extended(toy, "  - toy:CollectElsewhere:\n    name: first\n")
     assert [step.name for step in plan.phases[-1].sinks] == ["first", "collect"]
+
+
+def test_what_would_write_the_same_files_twice_is_refused(toy: Toy) -> None:
+    with pytest.raises(PlanError, match="'first' and 'collect' would write the same files"):
+        extended(toy, "  - toy:Collect:\n    name: first\n")
+    with pytest.raises(PlanError, match="'second' would make the artifact 'tokenizer' a second time"):
+        extended(toy, "  - train_tokenizer:\n  - train_tokenizer:\n    name: second\n")
 
 
 def test_no_input_and_input_with_an_impossible_name(toy: Toy) -> None:

@@ -7,7 +7,7 @@ Number of files = number of tasks, whatever the number of partitions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -35,11 +35,12 @@ def write_partitioned(outputs: TaskOutputs, kind: str, name: str, table: pl.Data
 
 def read_slices(run_dir: Path, slices: Sequence[TableSlice]) -> pl.DataFrame | None:
     """Reads row groups and puts them one after another; None if there are none."""
-    frames = list(_iter_slices(run_dir, slices))
+    frames = list(iter_slices(run_dir, slices))
     return pl.concat(frames) if frames else None
 
 
-def _iter_slices(run_dir: Path, slices: Sequence[TableSlice]) -> Iterable[pl.DataFrame]:
+def iter_slices(run_dir: Path, slices: Sequence[TableSlice]) -> Iterator[pl.DataFrame]:
+    """Yields row groups one after the other."""
     for name, group in slices:
         with pq.ParquetFile(run_dir / name) as file:
             frame = pl.from_arrow(file.read_row_group(group))

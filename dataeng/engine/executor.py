@@ -9,9 +9,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import forkserver
 from typing import Any
 
 from dataeng.errors import ConfigError
@@ -90,6 +92,7 @@ class Pool:
             os.environ[PRELOAD_KERNELS] = ",".join(self.kernels)
             context = multiprocessing.get_context("forkserver")
             context.set_forkserver_preload(PRELOAD)
+            _start_fork_server()
             return ProcessPoolExecutor(workers, mp_context=context, initializer=_ignore_interrupts)
         return self._make_dask(workers)
 
@@ -138,6 +141,18 @@ def _end(executor: Executor) -> None:
         process.kill()
     for process in processes:
         process.join()
+
+
+def _start_fork_server() -> None:
+    """Starts the process that workers are forked from so that Ctrl-C does not reach it while it imports."""
+    if threading.current_thread() is not threading.main_thread():
+        forkserver.ensure_running()  # signals are the main thread's to set
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _ignore_interrupts() -> None:

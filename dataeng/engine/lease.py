@@ -32,7 +32,8 @@ def hold_lease(run_dir: Path) -> Iterator[None]:
     run_dir.mkdir(parents=True, exist_ok=True)
     path = run_dir / "lease.json"
     token = secrets.token_hex(8)
-    mine = {"token": token, "host": socket.gethostname(), "pid": os.getpid(), "process": _process_start(os.getpid())}
+    mine: dict[str, Any] = {"token": token, "host": socket.gethostname(), "namespace": _process_namespace()}
+    mine |= {"pid": os.getpid(), "process": _process_start(os.getpid())}
     with _exclusive(run_dir):
         holder = _read(path)
         for leftover in run_dir.glob(f".{path.name}.*.tmp"):  # of a process that died while it wrote its lease
@@ -77,11 +78,19 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _is_alive(holder: dict[str, Any]) -> bool:
-    if holder["host"] != socket.gethostname():
+    if (holder["host"], holder.get("namespace")) != (socket.gethostname(), _process_namespace()):
         return time.time() - float(holder["heartbeat"]) < STALE_SECONDS
     # A process number is used again some day; with its start time it is unique.
     started = _process_start(int(holder["pid"]))
     return started is not None and started == holder.get("process")
+
+
+def _process_namespace() -> str | None:
+    """Returns what tells apart containers that share a host name and a volume, but not their process numbers."""
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return None
 
 
 def _process_start(pid: int) -> str | None:

@@ -11,7 +11,11 @@ from typing import Any
 
 import polars as pl
 
+from dataeng.document import ERROR_PREFIX
 from dataeng.errors import LedgerError
+
+MIN_ERRORS = 20
+"""Fewer broken documents than this never fail a stage, unless they are all it was given."""
 
 
 @dataclass
@@ -44,6 +48,11 @@ class StageCount:
     @property
     def documents_dropped(self) -> int:
         return sum(documents for documents, _ in self.dropped.values())
+
+    @property
+    def documents_broken(self) -> int:
+        """Documents on which the stage raised an error."""
+        return sum(documents for reason, (documents, _) in self.dropped.items() if reason.startswith(ERROR_PREFIX))
 
     def record(self, sizes: pl.Series, reasons: pl.Series, kept_bytes: int, seconds: float) -> None:
         """Counts one batch.
@@ -78,12 +87,26 @@ def total(counts: Iterable[StageCount]) -> StageCount:
     return sum(counts, start=StageCount())
 
 
-def check_chain(where: str, chain: Iterable[tuple[str, StageCount]], rows_written: int) -> None:
-    """Checks one task's books, stage after stage, and that what was kept is what was written.
+def too_many_errors(count: StageCount, max_share: float) -> bool:
+    """Whether a stage broke on so many documents that the stage, not the documents, is at fault."""
+    broken = count.documents_broken
+    return broken > max(MIN_ERRORS, max_share * count.documents_in) or (broken > 1 and broken == count.documents_in)
+
+
+def check_chain(
+    where: str, chain: Iterable[tuple[str, StageCount]], rows_written: int, rejects_written: int | None = None
+) -> None:
+    """Checks one task's books, stage after stage, and that every document kept or dropped was written somewhere.
+
+    Args:
+      chain: what each station counted, in order.
+      rows_written: documents in the shard that was written.
+      rejects_written: rows in the rejects that were written; None where nothing can be dropped.
 
     Raises:
       LedgerError: with the stage and the numbers that do not add up.
     """
+    chain = list(chain)
     previous: tuple[str, int] | None = None
     for name, count in chain:
         if count.documents_in != count.documents_kept + count.documents_dropped:
@@ -98,3 +121,6 @@ def check_chain(where: str, chain: Iterable[tuple[str, StageCount]], rows_writte
         previous = (name, count.documents_kept)
     if previous is not None and previous[1] != rows_written:
         raise LedgerError(f"{where}: '{previous[0]}' kept {previous[1]} documents, {rows_written} were written.")
+    dropped = sum(count.documents_dropped for _, count in chain)
+    if rejects_written is not None and dropped != rejects_written:
+        raise LedgerError(f"{where}: {dropped} documents were dropped, {rejects_written} rejects were written.")

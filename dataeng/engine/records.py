@@ -127,6 +127,19 @@ def read_phase_manifest(run_dir: Path, phase: str) -> dict[str, Any] | None:
     return value if isinstance(value, dict) and {"recipe", "tasks", "finished"} <= value.keys() else None
 
 
+def damaged_record(run_dir: Path, record: TaskRecord, manifest: dict[str, Any] | None) -> str | None:
+    """Returns what is wrong with a record itself, held against the phase's manifest, or None.
+
+    Without a manifest, or where it names another attempt, there is nothing to hold it against.
+    """
+    tasks = manifest["tasks"] if manifest else []
+    if record.index >= len(tasks) or tasks[record.index]["fingerprint"] != record.fingerprint:
+        return None
+    path = record_path(run_dir, record.phase, record.index)
+    altered = sha256_file(path) != tasks[record.index]["sha256"]
+    return f"record altered: {path.relative_to(run_dir)}" if altered else None
+
+
 def damaged_finish(run_dir: Path, manifest: dict[str, Any]) -> str | None:
     """Returns what is wrong with the files that a phase's sinks wrote at its end, or None."""
     for name, digest in manifest["finished"].items():

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dataeng.engine.records import TaskRecord, damaged_file, damaged_finish, read_phase_manifest, read_record
+from dataeng.engine.records import (
+    TaskRecord,
+    damaged_file,
+    damaged_finish,
+    damaged_record,
+    read_phase_manifest,
+    read_record,
+)
 from dataeng.plan import Phase, Plan
 
 
@@ -41,7 +48,7 @@ def inspect_phase(plan: Plan, phase: Phase, run_dir: Path, thorough: bool = Fals
         if record is None or record.fingerprint != task.fingerprint:
             todo.append(task.index)
             continue
-        problem = damaged_file(run_dir, record, thorough)
+        problem = damaged_record(run_dir, record, manifest) or damaged_file(run_dir, record, thorough)
         if problem is None:
             done[task.index] = record
         else:
@@ -97,6 +104,10 @@ def _compare(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         found.append("config: the stages are in another order")
     if old.get("keep_rejected_text") != new["keep_rejected_text"]:
         found.append(f"config: keep_rejected_text {old.get('keep_rejected_text')} → {new['keep_rejected_text']}")
+    for name, now in new["environment"].items():
+        was = old.get("environment", {}).get(name)
+        if was != now:
+            found.append(f"code: {name} {was} → {now}")
     if old.get("engine") != new["engine"]:
         found.append(f"code: engine version {old.get('engine')} → {new['engine']}")
     found += _compare_input(old.get("input", {}), new.get("input", {}))
@@ -115,6 +126,8 @@ def _compare_step(name: str, old: dict[str, Any], new: dict[str, Any]) -> list[s
         found.append(f"config: {name}.where {_short(old['where'])} → {_short(new['where'])}")
     if old["version"] != new["version"]:
         found.append(f"code: {name} version {old['version']} → {new['version']}")
+    elif old.get("source") != new["source"]:
+        found.append(f"code: the source of {name} changed")
     for library, version in new["libraries"].items():
         if old["libraries"].get(library) != version:
             found.append(f"code: {library} {old['libraries'].get(library)} → {version} (used by {name})")

@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 from dataeng.config import Step
 from dataeng.document import DETAIL, ERROR_PREFIX, IDENTITY, REASON, TEXT, row_bytes, with_reason_columns
 from dataeng.engine.exchange import PARTITION, TableSlice, read_slices, write_partitioned
-from dataeng.engine.ledger import StageCount, check_chain
+from dataeng.engine.ledger import StageCount, check_chain, too_many_errors
 from dataeng.engine.outputs import TableWriter, TaskOutputs, now
-from dataeng.errors import DataengError, TaskError
+from dataeng.errors import DataengError, LedgerError, TaskError
 from dataeng.plan import Phase, Task
 from dataeng.predicate import parse_predicate
 from dataeng.stage import ExchangeStage, RowStage, Sink, SinkWriter, Source, Stage
@@ -37,7 +37,6 @@ REJECT_COLUMNS: dict[str, pl.DataType] = {
     TEXT: pl.String(),
 }
 COMBINE_BYTES = 256 << 20  # emitted rows that a task holds before it lets the exchange combine them
-MIN_ERRORS = 20  # fewer broken documents than this never fail a task
 
 
 @dataclass(frozen=True)
@@ -250,9 +249,8 @@ class RowTask:
 
     def _close(self) -> tuple[dict[str, StageCount], dict[str, list[dict[str, Any]]]]:
         written = self.documents.close()
-        self.rejects.close()
-        if self.signals is not None:
-            self.signals.close()
+        rejected = self.rejects.close()
+        measured = self.signals.close() if self.signals is not None else None
         step = self.phase.emits_to
         if step is not None:
             stage = self.stages[step.name]
@@ -268,7 +266,9 @@ class RowTask:
             self.counts[f"emit:{step.name}"] = self.emit_count
         shards = {step.name: writer.close() for step, writer in self.sinks}
         where = f"{self.phase.name}, part {self.task.index}"
-        check_chain(where, [(name, self.counts[name]) for name in self._chain()], written)
+        check_chain(where, [(name, self.counts[name]) for name in self._chain()], written, rejected)
+        if measured is not None and measured != written + rejected:
+            raise LedgerError(f"{where}: {written + rejected} documents came in, {measured} signals were written.")
         self._check_errors()
         return self.counts, shards
 
@@ -276,10 +276,9 @@ class RowTask:
         """Fails the task when a stage broke on so many documents that the stage, not the documents, is at fault."""
         for step in self.row_steps:
             count = self.counts[step.name]
-            broken = sum(n for reason, (n, _) in count.dropped.items() if reason.startswith(ERROR_PREFIX))
-            if step.name in self.last_error and broken > max(MIN_ERRORS, self.max_error_share * count.documents_in):
+            if step.name in self.last_error and too_many_errors(count, self.max_error_share):
                 raise TaskError(
-                    f"'{step.name}' raised an error on {broken} of {count.documents_in} documents "
+                    f"'{step.name}' raised an error on {count.documents_broken} of {count.documents_in} documents "
                     f"(max_error_share is {self.max_error_share:g}); the last was {self.last_error[step.name]}"
                 )
 

@@ -18,7 +18,8 @@ from dataeng.engine.dispatch import Failure, run_all
 from dataeng.engine.exchange import TableSlice
 from dataeng.engine.executor import Pool
 from dataeng.engine.lease import hold_lease
-from dataeng.engine.ledger import StageCount, total
+from dataeng.engine.ledger import StageCount, too_many_errors, total
+from dataeng.engine.ownership import check_ownership
 from dataeng.engine.prune import prune
 from dataeng.engine.records import (
     TaskRecord,
@@ -32,7 +33,7 @@ from dataeng.engine.task import TaskSpec
 from dataeng.errors import LedgerError, TaskError
 from dataeng.formats.atomic import fs, read_json, write_json
 from dataeng.plan import Phase, Plan
-from dataeng.stage import Sink
+from dataeng.stage import RowStage, Sink
 
 
 class Progress(Protocol):
@@ -71,6 +72,7 @@ def run_plan(
     thorough: bool = False,
     import_path: tuple[str, ...] = (),
     finish: Callable[[Mapping[str, list[TaskRecord]]], None] = lambda records: None,
+    replace: bool = False,
 ) -> RunResult:
     """Brings a run folder to the state that a plan describes.
 
@@ -81,15 +83,19 @@ def run_plan(
       thorough: hash every committed file instead of trusting size and modification time.
       import_path: folders that workers import stages from outside dataeng from.
       finish: called with all records before the run is declared complete, e.g. to write statistics.
+      replace: allow to replace the run of another pipeline.
 
     Raises:
+      ConfigError: the folder is somebody else's.
       LeaseError: another process holds the folder.
       TaskError: tasks failed; all others were finished and committed.
       LedgerError: documents were lost or invented.
     """
     result = RunResult(run_dir)
     start = time.perf_counter()
+    check_ownership(run_dir, plan.pipeline.path, replace)
     with hold_lease(run_dir):
+        check_ownership(run_dir, plan.pipeline.path, replace)  # again: it may have become somebody's in between
         runner = _Runner(plan, run_dir, pool, progress, prepare, thorough, import_path, result)
         try:
             for phase in plan.phases:
@@ -143,6 +149,7 @@ class _Runner:
             raise TaskError(_describe(failures, len(specs)))
         both = {**state.done, **{record.index: record for record in records}}
         records = [both[index] for index in sorted(both)]
+        self._check_errors(phase, records)
         finished: list[Path] = []
         for step in phase.sinks:
             assert isinstance(step.stage, Sink)
@@ -151,6 +158,19 @@ class _Runner:
         write_phase_manifest(self.run_dir, phase.name, self.plan.recipes[phase.name], records, finished)
         self.result.records[phase.name] = records
         self.progress.phase_done(phase, time.perf_counter() - start)
+
+    def _check_errors(self, phase: Phase, records: list[TaskRecord]) -> None:
+        """Fails a phase in which a stage broke on all, or on too many, documents of all tasks together."""
+        counts = phase_counts(records)
+        for step in phase.steps:
+            count = counts.get(step.name, StageCount())
+            if isinstance(step.stage, RowStage) and too_many_errors(count, self.plan.pipeline.max_error_share):
+                _write_run_json(self.plan, self.run_dir, "failed")
+                raise TaskError(
+                    f"'{step.name}' raised an error on {count.documents_broken} of {count.documents_in} documents "
+                    f"(max_error_share is {self.plan.pipeline.max_error_share:g}). "
+                    f"See: SELECT reason, detail FROM read_parquet('{self.run_dir}/rejects/{phase.name}/*.parquet')"
+                )
 
     def _spec(self, phase: Phase, index: int) -> TaskSpec:
         documents = None
@@ -254,7 +274,7 @@ def resolved(pipeline: Pipeline) -> dict[str, Any]:
 
     return {
         "name": pipeline.name,
-        "file": str(pipeline.path),
+        "file": str(pipeline.path.resolve()),
         "description": pipeline.description,
         "seed": pipeline.seed,
         "max_error_share": pipeline.max_error_share,

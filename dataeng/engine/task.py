@@ -16,7 +16,7 @@ from typing import Any
 import polars as pl
 
 from dataeng.config import Step
-from dataeng.engine.exchange import PARTITION, TableSlice, read_slices, write_partitioned
+from dataeng.engine.exchange import PARTITION, TableSlice, iter_slices, read_slices, write_partitioned
 from dataeng.engine.ledger import StageCount
 from dataeng.engine.outputs import TaskOutputs, now
 from dataeng.engine.records import TaskRecord, damaged_file, read_record, write_record
@@ -112,7 +112,12 @@ def _run_reduce(spec: TaskSpec, outputs: TaskOutputs) -> tuple[dict[str, StageCo
     stage = _stages(spec, (step,))[step.name]
     assert isinstance(stage, ExchangeStage)
     start = now()
-    table = read_slices(Path(spec.run_dir), spec.slices)
+    table = _read_combined(spec, stage)
+    if table is None and stage.artifacts():
+        raise TaskError(
+            f"'{step.name}' has nothing to work on: no document is left before it. What dropped them: "
+            f'dataeng sql {spec.run_dir} "SELECT stage, reason, sum(documents) FROM drops GROUP BY ALL"'
+        )
     last = phase.exchange_step == len(stage.steps()) - 1
     result = pl.DataFrame() if table is None else stage.reduce(phase.exchange_step, table, outputs)
     key = "part" if last else PARTITION
@@ -128,6 +133,17 @@ def _run_reduce(spec: TaskSpec, outputs: TaskOutputs) -> tuple[dict[str, StageCo
     write_partitioned(outputs, "exchange", name, result, key)
     count = StageCount(seconds=now() - start)
     return {phase.name: count}, {}
+
+
+def _read_combined(spec: TaskSpec, stage: ExchangeStage) -> pl.DataFrame | None:
+    """Reads a partition, task by task; a stage that can combine rows does so on the way, so that they stay few."""
+    run_dir = Path(spec.run_dir)
+    if spec.phase.exchange_step > 0 or type(stage).combine is ExchangeStage.combine:
+        return read_slices(run_dir, spec.slices)
+    table: pl.DataFrame | None = None
+    for piece in iter_slices(run_dir, spec.slices):
+        table = stage.combine(piece if table is None else pl.concat([table, piece]))
+    return table
 
 
 def _check_result(step: Step, result: pl.DataFrame, key: str, last: bool) -> None:

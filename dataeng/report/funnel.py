@@ -74,6 +74,11 @@ def write_stats(run_dir: Path, records: Mapping[str, list[TaskRecord]]) -> None:
     commit_all(files)
 
 
+def has_stats(run_dir: Path) -> bool:
+    """Whether the tables that `write_stats` writes are there."""
+    return all((run_dir / "stats" / f"{name}.parquet").exists() for name in ("stages", "drops"))
+
+
 def _stations(records: Mapping[str, list[TaskRecord]]) -> Iterator[tuple[int, str, str]]:
     """Yields (position, phase, stage) in the order of the pipeline."""
     position = 0

@@ -68,8 +68,12 @@ def _views(run_dir: Path, records: dict[str, list[TaskRecord]]) -> dict[str, str
         parts = sorted(run_dir.glob(f"{folder}/part-*.parquet")) + sorted(
             run_dir.glob(f"training/*/{folder}/part-*.parquet")
         )
-        if parts:
-            views[view] = f"SELECT * FROM {_read(parts)}"
+        by_run: dict[str, list[Path]] = {}
+        for part in parts:
+            by_run.setdefault(part.parents[1].name, []).append(part)
+        selects = [f"SELECT {_quote(run)} AS run, * FROM {_read(found)}" for run, found in by_run.items()]
+        if selects:
+            views[view] = " UNION ALL BY NAME ".join(selects)
     return views
 
 

@@ -26,6 +26,7 @@ REASONS_SHOWN = 6
 TEXT_SHOWN = 1500
 DUPLICATES_SHOWN = 10
 CELL_SHOWN = 500
+NARROWEST_COLUMN = 10  # where columns would get less room than this, a row becomes a list
 ROWS_SHOWN = 200
 
 
@@ -170,15 +171,26 @@ def pack_lines(records: Mapping[str, list[TaskRecord]]) -> Iterator[str]:
         yield f"packs/{escape(domain)}: {documents:,} documents, {tokens:,} tokens"
 
 
-def print_rows(console: Console, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Prints the answer to a query; of a long one the first `ROWS_SHOWN` rows."""
+def print_rows(
+    console: Console, columns: Sequence[str], rows: Sequence[Sequence[object]], whole_cells: bool = False
+) -> None:
+    """Prints the answer to a query; of a long one the first `ROWS_SHOWN` rows, of a wide one a line per column."""
+    if len(columns) * NARROWEST_COLUMN > console.width:
+        for number, row in enumerate(rows[:ROWS_SHOWN], start=1):
+            console.print(f"[dim]row {number}", highlight=False)
+            _print_pairs(console, dict(zip(columns, row, strict=True)))
+        return _print_rest(console, rows)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for index, column in enumerate(columns):
         numbers = bool(rows) and all(isinstance(row[index], Number) for row in rows if row[index] is not None)
         table.add_column(escape(column), justify="right" if numbers else "left", overflow="fold")
     for row in rows[:ROWS_SHOWN]:
-        table.add_row(*(_cell(value) for value in row))
+        table.add_row(*(Text(visible(str(value))) if whole_cells else _cell(value) for value in row))
     console.print(table)
+    return _print_rest(console, rows)
+
+
+def _print_rest(console: Console, rows: Sequence[Sequence[object]]) -> None:
     if not rows:
         console.print("no rows", style="dim")
     if len(rows) > ROWS_SHOWN:

@@ -101,7 +101,16 @@ def test_a_process_that_died_but_was_not_waited_for_is_dead(tmp_path: Path) -> N
 
 
 def test_a_process_number_that_was_given_to_another_process_holds_nothing(tmp_path: Path) -> None:
-    write_lease(tmp_path, host=socket.gethostname(), pid=os.getpid(), process="0")
+    namespace = str(Path("/proc/self/ns/pid").readlink())
+    write_lease(tmp_path, host=socket.gethostname(), namespace=namespace, pid=os.getpid(), process="0")
+    assert can_hold(tmp_path)
+
+
+def test_a_process_of_another_container_is_judged_by_its_heartbeat(tmp_path: Path) -> None:
+    """Same host name, but process numbers mean nothing: fresh is held, old is free."""
+    write_lease(tmp_path, host=socket.gethostname(), namespace="pid:[1]", pid=1, heartbeat=time.time())
+    assert not can_hold(tmp_path)
+    write_lease(tmp_path, host=socket.gethostname(), namespace="pid:[1]", pid=1, heartbeat=time.time() - 1000)
     assert can_hold(tmp_path)
 
 

@@ -170,10 +170,20 @@ class Collect(Sink):
         return [path]
 
 
+class CollectElsewhere(Collect):
+    """A sink of another kind, with files of its own."""
+
+    def open(self, part: int, outputs: OutputFiles) -> CollectWriter:
+        return CollectWriter(part, outputs, "elsewhere")
+
+    def finish(self, run_dir: Path, shards: list[dict[str, Any]]) -> list[Path]:
+        return []
+
+
 class CollectWriter:
-    def __init__(self, part: int, outputs: OutputFiles) -> None:
+    def __init__(self, part: int, outputs: OutputFiles, folder: str = "collected") -> None:
         self.name, self.lines = f"{part:05d}.txt", 0
-        self.file = outputs.create(f"collected/{self.name}")
+        self.file = outputs.create(f"{folder}/{self.name}")
 
     def write(self, batch: pl.DataFrame) -> None:
         self.lines += batch.height
