@@ -7,8 +7,8 @@
                      boilerplate: those on at least `min_share` of the host's pages; verdicts per part
 
 What travels are hashes and counts (and the host's name once per part), never texts: about 24 bytes for each
-different line of a host in a part. The first step spreads a host over all partitions, so that a host with half the corpus costs no more memory than many small ones;
-to the second step come only the lines that many pages share.
+different line of a host in a part. The first step spreads a host over all partitions, so that a host with half the
+corpus costs no more memory than many small ones; to the second step come only the lines that many pages share.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ class RemoveBoilerplate(ExchangeStage):
     this stage: put it after deduplication, or copies of one page make its text boilerplate. Where lines were removed,
     line feeds at both ends of the text go, too. Documents without a host pass by.
 
-    The run's `dedup` table says on how many pages of how many each line was. A page of nothing else is dropped as `only_boilerplate` and keeps its text. Signals: the number of lines and
-    characters removed, and `boilerplate_sample`, the beginning of what was removed (300 characters).
+    A page of nothing else is dropped as `only_boilerplate` and keeps its text. Signals: the number of lines and
+    characters removed, and `boilerplate_sample`, the beginning of what was removed (300 characters). The run's `dedup`
+    table says of each line on how many of the host's pages it was (lines by hash).
     """
 
     kernels: ClassVar[tuple[str, ...]] = ("hashing", "lines")

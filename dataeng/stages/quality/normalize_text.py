@@ -20,7 +20,7 @@ CHARS_REMOVED = "normalize_chars_removed"
 Form = Literal["NFC", "NFKC", "NFD", "NFKD"]
 
 _SEPARATORS = r"\r\n|[\r\x{0B}\x{0C}\x{1C}-\x{1E}\x{85}\x{2028}\x{2029}]"
-_CONTROLS = r"[\x{00}-\x{08}\x{0E}-\x{1F}\x{7F}-\x{9F}]"
+_CONTROLS = r"[\x{00}-\x{08}\x{0B}\x{0C}\x{0E}-\x{1F}\x{7F}-\x{9F}]"
 #: Zero-width space, word joiner, byte order mark, soft hyphen. Joiners (U+200C, U+200D) mean something and stay.
 _INVISIBLE = r"[\x{200B}\x{2060}\x{FEFF}\x{AD}]"
 _TRAILING = r"(?m)[^\S\n]+$"
