@@ -33,7 +33,7 @@ def test_mojibake_is_repaired_line_by_line() -> None:
     text = "Voilà, c’est juste.\nVoilÃ\xa0, câ€™est faux.\n日本語 stays.\nL’éàö"
     row = rows([text])[0]
     assert row["text"] == "Voilà, c’est juste.\nVoilà, c’est faux.\n日本語 stays.\nL’éàö"
-    assert row["normalize_mojibake_lines"] == 1
+    assert row["normalize_mojibake_lines"] == 1 and row["normalize_changed"] is True
     assert normalized(text, mojibake=False) == text
 
 
