@@ -237,6 +237,10 @@ def _fold_schemas(pipeline: Pipeline, phases: list[Phase]) -> list[Phase]:
                 _merge(schema, {**step.stage.columns().adds, **step.stage.columns().signals}, step)
                 signals.update(step.stage.columns().signals)
             row_steps = phase.steps[len(pipeline.sources) :]
+        if phase.applies is not None:
+            columns = phase.applies.stage.columns()
+            _merge(schema, {**columns.adds, **columns.signals}, phase.applies)
+            signals.update(columns.signals)
         for step in row_steps:
             columns = _checked_columns(step, schema)
             _merge(schema, {**columns.adds, **columns.signals}, step)

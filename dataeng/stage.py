@@ -20,7 +20,7 @@ from typing import Annotated, Any, ClassVar, Protocol
 import polars as pl
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 
-from dataeng.document import DOMAIN_PATTERN
+from dataeng.document import DETAIL, DOMAIN_PATTERN, REASON
 from dataeng.formats.atomic import AtomicFile
 
 
@@ -128,9 +128,13 @@ class ExchangeStage(Stage):
     """Looks at the whole corpus: rows are sent to partitions by key, and each partition is reduced alone.
 
     The engine calls, in this order: `emit` on every batch, `combine` on what one task emitted, then for each
-    name in `steps` the reducer on every partition. What the last step returns are verdicts: ``part`` and ``row``
-    (the document's place), ``reason``, and any evidence columns; they are kept as the run's `dedup` table
-    and applied by the next phase. A reducer may create files instead and return no rows.
+    name in `steps` the reducer on every partition. What the last step returns are verdicts: ``part``, what `apply`
+    needs besides, and any evidence columns; they are kept as the run's `dedup` table. The next phase starts with
+    `apply` on every batch. A reducer may create files instead and return no rows.
+
+    As it stands, a verdict names a document by its place (``part`` and ``row``) and drops it with ``reason`` and
+    ``detail``. A stage that does something else to documents has its own `apply` and `verdict_columns`; columns that
+    `apply` adds are what its `columns()` says.
     """
 
     partitions: int = Field(
@@ -163,8 +167,23 @@ class ExchangeStage(Stage):
           outputs: for steps that make an artifact.
 
         Returns:
-          Rows with ``partition`` for the next step; from the last step, verdicts with ``part`` and ``row``.
+          Rows with ``partition`` for the next step; from the last step, verdicts with `verdict_columns`.
         """
+
+    def verdict_columns(self) -> Mapping[str, pl.DataType]:
+        """Returns the columns that `apply` needs in verdicts. ``part`` must be one: it says where a verdict goes."""
+        return {"part": pl.UInt32(), "row": pl.UInt32(), REASON: pl.String(), DETAIL: pl.String()}
+
+    def apply(self, batch: pl.DataFrame, verdicts: pl.DataFrame) -> pl.DataFrame:
+        """Applies verdicts to documents: as `RowStage.apply`, same rows in the same order.
+
+        Args:
+          batch: documents as they were emitted, with ``row``, their place in the part.
+          verdicts: all verdicts about the part, in order of partition; without rows if there are none.
+        """
+        if verdicts.height == 0:
+            return batch
+        return batch.join(verdicts.select("row", REASON, DETAIL), on="row", how="left", maintain_order="left")
 
     def artifacts(self) -> Mapping[str, str]:
         """Returns artifact name → file, relative to the run folder, that the last step creates."""

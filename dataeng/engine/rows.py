@@ -125,9 +125,7 @@ class RowTask:
 
     def _read_documents(self) -> Iterator[pl.DataFrame]:
         assert self.given.documents is not None
-        verdicts = read_slices(self.run_dir, self.given.verdicts)
-        if verdicts is not None and verdicts.get_column("row").is_duplicated().any():
-            raise TaskError(f"'{self._applied}' decided about the same document twice.")
+        verdicts, last = self._read_verdicts()
         row = 0
         with pq.ParquetFile(self.run_dir / self.given.documents) as file:
             for group in range(file.num_row_groups):
@@ -136,11 +134,40 @@ class RowTask:
                 first, row = row, row + batch.height
                 if self.phase.applies is not None:
                     batch = self._take(
-                        self.phase.applies.name, batch, lambda frame, first=first: _judge(frame, verdicts, first)
+                        self._applied, batch, lambda frame, first=first: self._judge(frame, verdicts, first)
                     )  # fmt: skip
                 yield batch
-        if verdicts is not None and verdicts.height and verdicts.select(pl.max("row")).item() >= row:
+        if last >= row:
             raise TaskError(f"'{self._applied}' decided about a document that is not there.")
+
+    def _read_verdicts(self) -> tuple[pl.DataFrame, int]:
+        """Returns the verdicts about this part, and the last row that one of them drops (-1: none does)."""
+        verdicts = read_slices(self.run_dir, self.given.verdicts)
+        if self.phase.applies is None:
+            return pl.DataFrame(), -1
+        stage = self.stages[self._applied]
+        assert isinstance(stage, ExchangeStage)
+        columns = dict(stage.verdict_columns())
+        if verdicts is None or verdicts.height == 0:
+            return pl.DataFrame(schema=columns), -1
+        if REASON not in columns:  # the stage's own way to edit
+            return verdicts, -1
+        if verdicts.get_column("row").is_duplicated().any():
+            raise TaskError(f"'{self._applied}' decided about the same document twice.")
+        return verdicts, int(verdicts.select(pl.max("row")).item())
+
+    def _judge(self, batch: pl.DataFrame, verdicts: pl.DataFrame, first_row: int) -> pl.DataFrame:
+        """Lets an exchange apply what it decided about this part."""
+        step = self.phase.applies
+        assert step is not None
+        stage = self.stages[step.name]
+        assert isinstance(stage, ExchangeStage)
+        rows = (pl.int_range(pl.len(), dtype=pl.UInt32) + first_row).cast(pl.UInt32).alias("row")
+        result = with_reason_columns(stage.apply(batch.with_columns(rows), verdicts).drop("row"))
+        columns = stage.columns()
+        expected = {**batch.schema, **columns.adds, **columns.signals, REASON: pl.String(), DETAIL: pl.String()}
+        conform(result, expected, step, batch)
+        return result.select(list(expected))
 
     @property
     def _applied(self) -> str:
@@ -305,15 +332,6 @@ def _source_schema(phase: Phase) -> dict[str, pl.DataType]:
         if isinstance(step.stage, Source):
             schema.update({**step.stage.columns().adds, **step.stage.columns().signals})
     return schema
-
-
-def _judge(batch: pl.DataFrame, verdicts: pl.DataFrame | None, first_row: int) -> pl.DataFrame:
-    """Gives the rows that an exchange decided against their reason and evidence."""
-    if verdicts is None or verdicts.height == 0:
-        return batch
-    judged = verdicts.select("row", REASON, DETAIL)
-    rows = batch.with_columns((pl.int_range(pl.len(), dtype=pl.UInt32) + first_row).cast(pl.UInt32).alias("row"))
-    return rows.join(judged, on="row", how="left", maintain_order="left").drop("row")
 
 
 def stage_key(step: Step, artifacts: dict[str, Path]) -> str:

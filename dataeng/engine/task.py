@@ -98,7 +98,8 @@ def _run_rows(spec: TaskSpec, outputs: TaskOutputs) -> tuple[dict[str, StageCoun
     sources = (spec.task.source,) if spec.task.source else ()
     rows = tuple(step for step in phase.steps if not isinstance(step.stage, Source))
     ends = (phase.emits_to,) if phase.emits_to else ()
-    stages = _stages(spec, (*sources, *rows, *ends, *phase.sinks))
+    applied = (phase.applies,) if phase.applies else ()
+    stages = _stages(spec, (*sources, *applied, *rows, *ends, *phase.sinks))
     given = RowTaskInput(spec.documents, spec.slices)
     task = RowTask(
         Path(spec.run_dir), phase, spec.task, given, outputs, spec.keep_rejected_text, spec.max_error_share, stages
@@ -122,7 +123,7 @@ def _run_reduce(spec: TaskSpec, outputs: TaskOutputs) -> tuple[dict[str, StageCo
     result = pl.DataFrame() if table is None else stage.reduce(phase.exchange_step, table, outputs)
     key = "part" if last else PARTITION
     if result.height:
-        _check_result(step, result, key, last)
+        _check_result(step, result, stage.verdict_columns() if last else {key: pl.UInt32()})
     else:
         result = pl.DataFrame(schema={key: pl.UInt32()})
     name = (
@@ -146,10 +147,7 @@ def _read_combined(spec: TaskSpec, stage: ExchangeStage) -> pl.DataFrame | None:
     return table
 
 
-def _check_result(step: Step, result: pl.DataFrame, key: str, last: bool) -> None:
-    needed: Mapping[str, Any] = {key: pl.UInt32()}
-    if last:
-        needed = {"part": pl.UInt32(), "row": pl.UInt32(), "reason": pl.String(), "detail": pl.String()}
+def _check_result(step: Step, result: pl.DataFrame, needed: Mapping[str, pl.DataType]) -> None:
     for column, dtype in needed.items():
         if result.schema.get(column) != dtype:
             found = result.schema.get(column, "missing")

@@ -95,7 +95,9 @@ def _run_views(run_dir: Path, records: dict[str, list[TaskRecord]]) -> dict[str,
         if paths
     ]
     if dedup:
-        views["dedup"] = " UNION ALL BY NAME ".join(dedup)
+        # Not every corpus-wide stage names documents, but whoever asks for one expects these columns.
+        named = "SELECT NULL::VARCHAR AS id, NULL::VARCHAR AS kept_id WHERE false"
+        views["dedup"] = " UNION ALL BY NAME ".join([*dedup, named])
     docs = [
         run_dir / "packs" / shard["domain"] / shard["shard"]["files"]["docs"]["name"]
         for name in row_phases[-1:]

@@ -13,11 +13,14 @@ STAGES: dict[str, str] = {
     "identify_language": "dataeng.stages.language.identify_language:IdentifyLanguage",
     "quality_signals": "dataeng.stages.quality.quality_signals:QualitySignals",
     "apply_rules": "dataeng.stages.quality.apply_rules:ApplyRules",
+    "remove_lines": "dataeng.stages.quality.remove_lines:RemoveLines",
+    "normalize_text": "dataeng.stages.quality.normalize_text:NormalizeText",
     "scrub_pii": "dataeng.stages.privacy.scrub_pii:ScrubPii",
     "datatrove": "dataeng.stages.interop.datatrove:DatatroveBlock",
     # the whole corpus
     "deduplicate_exact": "dataeng.stages.dedup.deduplicate_exact:DeduplicateExact",
     "deduplicate_minhash": "dataeng.stages.dedup.deduplicate_minhash:DeduplicateMinhash",
+    "remove_boilerplate": "dataeng.stages.dedup.remove_boilerplate:RemoveBoilerplate",
     "train_tokenizer": "dataeng.stages.tokens.train_tokenizer:TrainTokenizer",
     # sinks
     "write_packs": "dataeng.stages.tokens.write_packs:WritePacks",

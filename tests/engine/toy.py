@@ -191,3 +191,39 @@ class CollectWriter:
 
     def close(self) -> list[dict[str, Any]]:
         return [{"name": self.name, "lines": self.lines}]
+
+
+class CountInitials(ExchangeStage):
+    """Edits documents by what the whole corpus says: appends how many documents begin with the same character."""
+
+    partitions: int = 2
+    broken: bool = False
+
+    def columns(self) -> Columns:
+        return Columns(reads=("text",), signals={"toy_same": pl.Int64()})
+
+    def verdict_columns(self) -> dict[str, pl.DataType]:
+        return {"part": pl.UInt32(), "initial": pl.String()}
+
+    def steps(self) -> tuple[str, ...]:
+        return ("count",)
+
+    def emit(self, batch: pl.DataFrame) -> pl.DataFrame:
+        return batch.select(
+            "part", pl.col("text").str.slice(-1).alias("initial"), pl.lit(1, pl.UInt32).alias("partition")
+        )
+
+    def reduce(self, step: int, table: pl.DataFrame, outputs: OutputFiles) -> pl.DataFrame:
+        counted = table.group_by("initial").agg(pl.len().cast(pl.Int64).alias("same"))
+        verdicts = table.select("part", "initial").unique().join(counted, on="initial").sort("part", "initial")
+        return verdicts.drop("initial") if self.broken else verdicts
+
+    def apply(self, batch: pl.DataFrame, verdicts: pl.DataFrame) -> pl.DataFrame:
+        initial = pl.col("text").str.slice(-1).alias("initial")
+        if verdicts.height == 0:
+            return batch.with_columns(pl.lit(None, pl.Int64).alias("toy_same"))
+        joined = batch.with_columns(initial).join(verdicts, on="initial", how="left", maintain_order="left")
+        edited = joined.with_columns(
+            pl.col("same").alias("toy_same"), pl.format("{} x{}", "text", "same").alias("text")
+        )
+        return drop_where(edited.drop("initial", "same", "part"), pl.col("toy_same") == 3, "three")

@@ -33,6 +33,8 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "extract_text": [{}, {"main_content": False, "links": True, "min_bytes": 200}],
     "identify_language": [{}, {"languages": ["en", "no"], "min_score": None}],
     "quality_signals": [{}, {"words": "whitespace", "language": "en"}],
+    "remove_lines": [{}, {"preset": "c4@t5"}, {"preset": "refinedweb@dclm"}],
+    "normalize_text": [{}, {"form": "NFKD", "collapse_spaces": True, "max_blank_lines": 0}],
     "scrub_pii": [{}, {"emails": False}],
 }
 
