@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import polars as pl
 
@@ -13,9 +13,9 @@ from dataeng.predicate import Predicate, parameter_value
 from dataeng.presets import Preset, Rule
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class JudgedRule:
-    """A rule of one preset, ready to be evaluated."""
+    """A rule of one preset, ready to be evaluated. Equal to itself only, so that what is built from it can be kept."""
 
     preset: Preset
     rule: Rule
@@ -24,17 +24,15 @@ class JudgedRule:
     def predicate(self) -> Predicate:
         return self.rule.predicate(self.preset.parameters)
 
+    @cached_property
     def evidence(self) -> pl.Expr:
         """Spells out what the rule compared: ``quality_words=12 min_words=50``."""
         measured: Mapping[str, pl.Expr] = {name: pl.col(name) for name in sorted(self.predicate.columns)}
         allowed = {name: parameter_value(self.preset.parameters[name]) for name in sorted(self.predicate.parameters)}
-        return pl.concat_str(
-            [
-                pl.format(name + "={}", value.cast(pl.String).fill_null("null"))
-                for name, value in {**measured, **allowed}.items()
-            ],
-            separator=" ",
-        )
+        pieces: list[pl.Expr] = []
+        for name, value in {**measured, **allowed}.items():
+            pieces += [pl.lit(f" {name}=" if pieces else f"{name}="), value.cast(pl.String).fill_null("null")]
+        return pl.concat_str(pieces)
 
 
 def rules_in_order(presets: Sequence[Preset]) -> tuple[JudgedRule, ...]:
@@ -57,17 +55,20 @@ def check_columns(rules: Sequence[JudgedRule], known: Sequence[str]) -> None:
             )
 
 
-def first_broken_rule(frame: pl.DataFrame, rules: Sequence[JudgedRule]) -> pl.Series:
+def first_broken_rule(frame: pl.DataFrame, rules: tuple[JudgedRule, ...]) -> pl.Series:
     """Returns for every row the index into ``rules`` of the first rule that it breaks, null where it breaks none.
 
     One pass over the columns that the rules read. A rule whose predicate is null is not broken.
     """
     if not rules:
         return pl.Series("rule", [None], dtype=pl.Int32).new_from_index(0, frame.height)
-    broken = [
-        pl.when(judged.predicate.expr).then(pl.lit(index, dtype=pl.Int32)) for index, judged in enumerate(rules)
-    ]
-    return frame.lazy().select(pl.coalesce(broken).alias("rule")).collect().get_column("rule")
+    return frame.select(_first_broken(rules)).get_column("rule")
+
+
+@lru_cache(maxsize=16)
+def _first_broken(rules: tuple[JudgedRule, ...]) -> pl.Expr:
+    broken = [pl.when(judged.predicate.expr).then(pl.lit(i, dtype=pl.Int32)) for i, judged in enumerate(rules)]
+    return pl.coalesce(broken).alias("rule")
 
 
 def reasons(indices: pl.Series, rules: Sequence[JudgedRule]) -> pl.Series:
@@ -78,15 +79,16 @@ def reasons(indices: pl.Series, rules: Sequence[JudgedRule]) -> pl.Series:
 
 def evidence(frame: pl.DataFrame, indices: pl.Series, rules: Sequence[JudgedRule]) -> pl.Series:
     """Returns for every row with an index what its rule compared, null for the others."""
-    details: list[pl.Series] = []
-    positions: list[pl.Series] = []
-    for index in indices.drop_nulls().unique(maintain_order=True):
-        rows = (indices == index).fill_null(False).arg_true()
-        positions.append(rows)
-        details.append(frame[rows].select(rules[index].evidence().alias("detail")).get_column("detail"))
-    if not details:
+    hit = indices.is_not_null().arg_true()
+    if len(hit) == 0:
         return pl.Series("detail", [None], dtype=pl.String).new_from_index(0, frame.height)
+    hit = hit.gather(indices.gather(hit).arg_sort())  # so that the rows of one rule are together
+    runs = indices.gather(hit).rle().struct.unnest()
+    details, start = [], 0
+    for count, index in zip(runs["len"], runs["value"], strict=True):
+        measured = frame.select(sorted(rules[index].predicate.columns))[hit[start : start + count]]
+        details.append(measured.select(rules[index].evidence.alias("detail")).get_column("detail"))
+        start += count
     place = pl.Series("place", [None], dtype=pl.Int64).new_from_index(0, frame.height)
-    found = pl.concat(details)
-    place = place.scatter(pl.concat(positions), pl.int_range(len(found), dtype=pl.Int64, eager=True))
-    return found.gather(place).alias("detail")
+    place = place.scatter(hit, pl.int_range(len(hit), dtype=pl.Int64, eager=True))
+    return pl.concat(details).gather(place).alias("detail")
