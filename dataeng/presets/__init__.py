@@ -11,8 +11,8 @@ A preset is a YAML file::
         source: optional, where this rule differs from the preset's source
         note: optional
 
-Rules apply in order, and the first one that a document breaks is its reason. A parameter that is null switches its rules
-off. A parameter may be a mapping from language to number; its rules then judge documents in those languages only.
+Rules apply in order, and the first one that a document breaks is its reason. A parameter that is null switches its
+rules off. A parameter may be a mapping from language to number; its rules then judge documents in those languages only.
 """
 
 from __future__ import annotations

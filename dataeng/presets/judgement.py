@@ -1,4 +1,4 @@
-"""Which rule a document breaks first: what `apply_rules` does while a run goes, and what re-deciding does afterwards."""
+"""Which rule a document breaks first: what `apply_rules` asks during a run, and what re-deciding asks afterwards."""
 
 from __future__ import annotations
 
@@ -45,14 +45,16 @@ def columns_read(rules: Sequence[JudgedRule]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(column for rule in rules for column in sorted(rule.predicate.columns)))
 
 
-def check_columns(rules: Sequence[JudgedRule], known: Sequence[str]) -> None:
-    """Raises `ConfigError` for the first rule that reads a column which is not there, with the nearest name."""
+def check_rules(rules: Sequence[JudgedRule], schema: Mapping[str, pl.DataType]) -> None:
+    """Raises `ConfigError` for a rule that reads a column which is not there, or does not fit its columns."""
     for judged in rules:
-        for column in sorted(judged.predicate.columns - set(known)):
-            raise ConfigError(
-                f"rule '{judged.rule.name}' of {judged.preset.name} reads '{column}', which is not there"
-                f"{nearest(column, known)}"
-            )
+        name = f"rule '{judged.rule.name}' of {judged.preset.name}"
+        for column in sorted(judged.predicate.columns - set(schema)):
+            raise ConfigError(f"{name} reads '{column}', which is not there{nearest(column, schema)}")
+        try:
+            judged.predicate.check_type(schema)
+        except ConfigError as error:
+            raise ConfigError(f"{name}: {error}") from error
 
 
 def first_broken_rule(frame: pl.DataFrame, rules: tuple[JudgedRule, ...]) -> pl.Series:

@@ -86,14 +86,17 @@ class StoredRun:
         """Returns the number of parts of a phase."""
         return len(self.phases[phase])
 
-    def columns(self, phase: str) -> tuple[str, ...]:
-        """Returns what can be asked of every document that came into a phase, dropped or not.
+    def columns(self, phase: str) -> dict[str, pl.DataType]:
+        """Returns what can be asked of every document that came into a phase, dropped or not, with its types.
 
         That is the identity and the signals; a column that only documents have is not known of those dropped.
         """
-        rejects = pl.read_parquet_schema(self._file(phase, 0, "rejects"))
-        signals = [column for name, found in self.signals.items() if self._upto(name, phase) for column in found]
-        return tuple(dict.fromkeys([*(column for column in rejects if column != TEXT), *signals]))
+        schema: dict[str, pl.DataType] = dict(pl.read_parquet_schema(self._file(phase, 0, "rejects")))
+        schema.pop(TEXT, None)
+        for name in self.signals:
+            if self._upto(name, phase):
+                schema |= pl.read_parquet_schema(self._file(name, 0, "signals"))
+        return schema
 
     def _upto(self, phase: str, last: str) -> bool:
         names = list(self.phases)
@@ -162,8 +165,8 @@ class StoredRun:
 def judged_rows(stored: StoredRun, step: RulesStep, part: int, columns: Sequence[str]) -> pl.DataFrame:
     """Returns the rows of one part that reached a rules step and that its ``where`` matches.
 
-    Adds ``old``: the reason that the step gave, null where it kept the document. Documents on which the step itself broke
-    are left out.
+    Adds ``old``: the reason that the step gave, null where it kept the document. Documents on which the step itself
+    broke are left out.
 
     Raises:
       ConfigError: ``where`` reads a column that the run does not keep for dropped documents.
@@ -204,7 +207,15 @@ def choose_step(stored: StoredRun, name: str | None, parameters: Sequence[str]) 
         if name not in names:
             raise ConfigError(f"the run has no rules step '{name}'{nearest(name, names)}")
         return next(step for step in steps if step.name == name)
-    fitting = [step for step in steps if all(_has(step, parameter) for parameter in parameters)] or steps
+    fitting = [step for step in steps if all(_has(step, parameter) for parameter in parameters)]
+    if not fitting:
+        known = {f"{p.family}.{name}" for step in steps for p in step.presets for name in p.parameters}
+        for parameter in parameters:
+            if not any(_has(step, parameter) for step in steps):
+                raise ConfigError(
+                    f"no rules step of the run has the parameter '{parameter}'{nearest(parameter, known)}"
+                )
+        raise ConfigError(f"no single rules step has all of {', '.join(parameters)}; change one step at a time")
     if len(fitting) > 1:
         raise ConfigError(
             "several steps of the run apply such rules; choose one: "

@@ -16,7 +16,7 @@ import polars as pl
 from dataeng.errors import ConfigError
 from dataeng.presets import Parameter, Preset, load_preset, override_parameters
 from dataeng.presets.judgement import (
-    check_columns,
+    check_rules,
     columns_read,
     evidence,
     first_broken_rule,
@@ -68,8 +68,8 @@ class Tuned:
     kept_before: int = 0
     kept_after: int = 0
     flips: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=FLIPS))
-    """Documents, bytes and tokens per kind, domain, language, old and new reason. Tokens are counted where the document is
-    in a pack (``documents_packed`` of them) and estimated from bytes elsewhere; null where the run has no packs."""
+    """Documents, bytes and tokens per kind, domain, language, old and new reason. Tokens are counted where the document
+    is in a pack (``documents_packed`` of them) and estimated from bytes elsewhere; null in a run without packs."""
     examples: list[Example] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -98,7 +98,7 @@ def tune(
     asked = tuple(load_preset(name) for name in presets) or step.presets
     new = override_parameters(asked, values)
     rules = rules_in_order(new)
-    check_columns(rules, stored.columns(step.phase))
+    check_rules(rules, stored.columns(step.phase))
     result = Tuned(step.name, changes(step.presets, new))
     ratios = _TokensPerByte(stored)
     found: list[pl.DataFrame] = []
@@ -230,10 +230,11 @@ def changes(old: Sequence[Preset], new: Sequence[Preset]) -> list[str]:
         for name, value in after.parameters.items():
             previous = before.parameters.get(name)
             if isinstance(value, Mapping) and isinstance(previous, Mapping):
+                pairs = {language: (previous.get(language), value.get(language)) for language in {*value, *previous}}
                 found += [
-                    f"{after.family}.{name}.{language} {_spelled(previous.get(language))} → {_spelled(value.get(language))}"
-                    for language in sorted({*value, *previous})
-                    if value.get(language) != previous.get(language)
+                    f"{after.family}.{name}.{language} {_spelled(one)} → {_spelled(other)}"
+                    for language, (one, other) in sorted(pairs.items())
+                    if one != other
                 ]
             elif value != previous:
                 found.append(f"{after.family}.{name} {_spelled(previous)} → {_spelled(value)}")
