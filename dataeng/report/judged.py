@@ -158,8 +158,11 @@ class StoredRun:
             for shard in shards
             if "docs" in shard.get("shard", {}).get("files", {})
         ]
-        columns = ["id", "domain", "language", "num_tokens", "text_bytes"]
-        return pl.concat([self._read(path, columns) for path in paths], how="diagonal_relaxed") if paths else None
+        if not paths:
+            return None
+        schema = {"id": pl.String(), "domain": pl.String(), "language": pl.String()}
+        empty = pl.DataFrame(schema={**schema, "num_tokens": pl.Int64(), "text_bytes": pl.Int64()})
+        return pl.concat([empty, *(self._read(path, empty.columns) for path in paths)], how="diagonal_relaxed")
 
 
 def judged_rows(stored: StoredRun, step: RulesStep, part: int, columns: Sequence[str]) -> pl.DataFrame:

@@ -38,7 +38,7 @@ def print_judgement(console: Console, judgement: StepJudgement) -> None:
 
 
 def marked_text(text: str, marks: Marks | None, shown: int, plain: bool) -> Text:
-    """Returns what is shown of a text, safe to print, with the marked pieces in colour or, if ``plain``, between arrows."""
+    """Returns what is shown of a text, safe to print; marked pieces are in colour or, if ``plain``, between arrows."""
     spans = marks.spans if marks is not None else ()
     first = spans[0][0] if spans else 0
     start = max(0, first - LEAD) if first >= shown - LEAD else 0

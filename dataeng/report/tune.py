@@ -6,6 +6,7 @@ a document that now goes may be one that they dropped anyway.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -257,7 +258,14 @@ def parse_values(assignments: Sequence[str]) -> dict[str, Parameter]:
         if not separator or "." not in name:
             raise ConfigError(f"--set {assignment}: expected FAMILY.PARAMETER=NUMBER, e.g. gopher.min_doc_words=20")
         try:
-            values[name.strip()] = None if text.strip().lower() in ("null", "off") else float(text)
+            values[name.strip()] = None if text.strip() == "null" else _number(text)
         except ValueError as error:
             raise ConfigError(f"--set {assignment}: '{text}' is not a number, and not null") from error
     return values
+
+
+def _number(text: str) -> float | int:
+    value = float(text)
+    if math.isnan(value):
+        raise ValueError("not a number")
+    return int(value) if value.is_integer() else value
