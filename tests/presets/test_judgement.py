@@ -30,7 +30,7 @@ def rules_of(text: str, folder: Path) -> tuple[JudgedRule, ...]:
     return rules_in_order((load_preset(str(path)),))
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)  # a frame a row is slow, and that is not the question
 @given(data=st.data())
 @pytest.mark.parametrize("name", preset_names())
 def test_it_is_what_one_rule_after_the_other_gives(name: str, data: st.DataObject) -> None:
