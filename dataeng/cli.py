@@ -214,7 +214,7 @@ def tune(
         _write_plain(tuned.flips.columns, tuned.flips.rows(), output)
 
 
-@app.command()
+@app.command("diff-presets")
 def diff_presets(
     run_dir: Run,
     first: Annotated[str, typer.Argument(help="A preset, or a YAML file.")],

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
 import polars as pl
-from pydantic import AfterValidator, Field, PrivateAttr, ValidationInfo
+from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
 
 from dataeng.document import DETAIL, REASON, with_reason_columns
 from dataeng.presets import Preset, load_preset, override_parameters, preset_path
 from dataeng.presets.judgement import JudgedRule, columns_read, evidence, first_broken_rule, reasons, rules_in_order
 from dataeng.stage import Columns, RowStage, beside_pipeline
-
-
-def _own_preset_beside_pipeline(name: str, info: ValidationInfo) -> str:
-    return str(beside_pipeline(Path(name), info)) if name.endswith((".yaml", ".yml")) else name
-
-
-PresetName = Annotated[str, AfterValidator(_own_preset_beside_pipeline)]
 
 
 class ApplyRules(RowStage):
@@ -29,12 +21,19 @@ class ApplyRules(RowStage):
     thresholds would do.
     """
 
-    presets: tuple[PresetName, ...] = Field(min_length=1)
+    presets: tuple[str, ...] = Field(min_length=1)
     """Names of presets that come with the package (``gopher@datatrove``), or paths of YAML files of one's own."""
     set: dict[str, float | None] = Field(default_factory=dict)
     """Other values for parameters, e.g. ``{gopher.max_symbol_word_ratio: 0.15}``; null switches the rule off."""
 
     _rules: tuple[JudgedRule, ...] = PrivateAttr(default=())
+
+    @field_validator("presets")
+    @classmethod
+    def _files_beside_pipeline(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        return tuple(
+            str(beside_pipeline(Path(name), info)) if name.endswith((".yaml", ".yml")) else name for name in names
+        )
 
     def loaded_presets(self) -> tuple[Preset, ...]:
         """Returns the presets with the parameters of this stage.
