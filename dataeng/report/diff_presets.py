@@ -74,11 +74,12 @@ def diff_presets(run_dir: Path, first: str, second: str, where: str | None = Non
             rows = rows.filter(predicate.expr.fill_null(False))
         for side, rules in zip(("first", "second"), lists, strict=True):
             broken = first_broken_rule(rows, rules)
-            rows = rows.with_columns(
-                reasons(broken, rules).alias(side), evidence(rows, broken, rules).alias(f"{side}_detail")
-            )
+            rows = rows.with_columns(broken.alias(f"{side}_rule"), reasons(broken, rules).alias(side))
         _count(result, rows)
-        changed.append(rows.filter(pl.col("first").ne_missing(pl.col("second"))).select(COLUMNS))
+        rows = rows.filter(pl.col("first").ne_missing(pl.col("second")))
+        for side, rules in zip(("first", "second"), lists, strict=True):
+            rows = rows.with_columns(evidence(rows, rows.get_column(f"{side}_rule"), rules).alias(f"{side}_detail"))
+        changed.append(rows.select(COLUMNS))
     _list(result, pl.concat(changed, how="diagonal_relaxed"))
     return result
 

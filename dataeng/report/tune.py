@@ -17,6 +17,7 @@ import polars as pl
 from dataeng.errors import ConfigError
 from dataeng.presets import Parameter, Preset, load_preset, override_parameters
 from dataeng.presets.judgement import (
+    JudgedRule,
     check_rules,
     columns_read,
     evidence,
@@ -106,16 +107,16 @@ def tune(
     for part in range(stored.parts(step.phase)):
         rows = judged_rows(stored, step, part, columns_read(rules))
         broken = first_broken_rule(rows, rules)
-        rows = rows.with_columns(reasons(broken, rules).alias("new"))
+        rows = rows.with_columns(broken, reasons(broken, rules).alias("new"))
         result.judged += rows.height
         result.kept_before += rows.get_column("old").null_count()
         result.kept_after += rows.get_column("new").null_count()
         changed = pl.col("old").ne_missing(pl.col("new"))
-        flipped = rows.with_columns(evidence(rows, broken, rules)).filter(changed)
+        flipped = rows.filter(changed)
         if flipped.height:
             flipped = _with_sizes(flipped.with_columns(_kind().alias("kind")), stored, step, part, ratios)
             found.append(flipped.select("kind", "domain", "language", "old", "new", "bytes", "tokens", "packed"))
-            _add_examples(result, flipped, stored, step, part, examples)
+            _add_examples(result, _firsts(result, flipped, examples), rules, stored, step, part)
     if found:
         result.flips = _summed(pl.concat(found))
     result.examples.sort(key=lambda example: KINDS.index(example.kind))
@@ -205,18 +206,20 @@ def _mapped(key: pl.Expr, values: Mapping[str, float]) -> pl.Expr:
     return key.replace_strict(names, numbers, default=None, return_dtype=pl.Float64)
 
 
+def _firsts(result: Tuned, flipped: pl.DataFrame, limit: int) -> pl.DataFrame:
+    """Returns the first documents of each kind, as the run has them, that there is still room for."""
+    room = {kind: limit - sum(example.kind == kind for example in result.examples) for kind in KINDS}
+    return pl.concat([flipped.filter(pl.col("kind") == kind).head(room[kind]) for kind in KINDS])
+
+
 def _add_examples(
-    result: Tuned, flipped: pl.DataFrame, stored: StoredRun, step: RulesStep, part: int, limit: int
+    result: Tuned, chosen: pl.DataFrame, rules: tuple[JudgedRule, ...], stored: StoredRun, step: RulesStep, part: int
 ) -> None:
-    """Takes the first documents of each kind, as the run has them."""
-    chosen = []
-    for kind in KINDS:
-        taken = sum(example.kind == kind for example in result.examples)
-        chosen += list(flipped.filter(pl.col("kind") == kind).head(limit - taken).iter_rows(named=True))
-    if not chosen:
+    if chosen.is_empty():
         return
-    texts = stored.texts(step.phase, part, [row["id"] for row in chosen], EXCERPT)
-    for row in chosen:
+    chosen = chosen.with_columns(evidence(chosen, chosen.get_column("rule"), rules))
+    texts = stored.texts(step.phase, part, chosen.get_column("id").to_list(), EXCERPT)
+    for row in chosen.iter_rows(named=True):
         result.examples.append(
             Example(row["kind"], row["id"], row["url"], row["old"], row["new"], row["detail"], texts.get(row["id"]))
         )

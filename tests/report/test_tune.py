@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from dataeng.errors import ConfigError
 from dataeng.report.judged import StoredRun, choose_step, judged_rows
 from dataeng.report.sql import query
+from dataeng.report.terminal_rules import print_tuned
 from dataeng.report.tune import changes, parse_values, tune
 from tests.rules_run import EIGHT, HASHES, MINE, REPEATED, THREE, RulesRun
 from tests.small_run import SmallRun
@@ -177,3 +181,16 @@ def test_changes_of_numbers_per_language() -> None:
         "fineweb2.top_2_gram.de 0.169 → 0.5",
         "fineweb2.new_line_ratio per language → 0.3",
     ]
+
+
+def test_crawled_text_is_shown_and_not_obeyed(ruled: RulesRun) -> None:
+    found = tune(ruled.run_dir, {"mine.min_words": 3})
+    hostile = "https://evil.example/[link=x]\x1b[2J\u202e"
+    found.examples = [replace(found.examples[0], url=hostile, text="[bold]x[/bold]\x1b]0;owned\x07 \\")]
+    console = Console(file=io.StringIO(), force_terminal=True, width=200)
+    print_tuned(console, found)
+    assert isinstance(console.file, io.StringIO)
+    output = console.file.getvalue()
+    assert "https://evil.example/[link=x]\\x1b[2J\\u202e" in output
+    assert "[bold]x[/bold]\\x1b]0;owned\\x07 \\" in output
+    assert "\x1b[2J" not in output and "\x1b]" not in output and "\u202e" not in output
