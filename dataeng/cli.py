@@ -146,12 +146,10 @@ def sql(
     output: Annotated[str, typer.Option("--format", help="table, csv or json (one object a line).")] = "table",
 ) -> None:
     """Query a run with DuckDB: documents, rejects, signals, stages, drops, dedup, packs, training."""
-    from dataeng.errors import ConfigError, nearest
     from dataeng.report.sql import query
     from dataeng.report.terminal import ROWS_SHOWN, console, print_rows
 
-    if output not in ("table", "csv", "json"):
-        raise ConfigError(f"unknown format '{output}'{nearest(output, ('table', 'csv', 'json'))}")
+    _check_format(output)
     tables = "SELECT table_name AS \"table\", string_agg(column_name, ', ' ORDER BY ordinal_position) AS columns "
     tables += "FROM information_schema.columns GROUP BY ALL ORDER BY ALL"
     columns, rows = query(run_dir, statement or tables, ROWS_SHOWN + 1 if output == "table" else None)
@@ -159,6 +157,13 @@ def sql(
         print_rows(console(), columns, rows, whole_cells=statement is None)
     else:
         _write_plain(columns, rows, output)
+
+
+def _check_format(output: str) -> None:
+    from dataeng.errors import ConfigError, nearest
+
+    if output not in ("table", "csv", "json"):
+        raise ConfigError(f"unknown format '{output}'{nearest(output, ('table', 'csv', 'json'))}")
 
 
 def _write_plain(columns: list[str], rows: list[tuple[object, ...]], output: str) -> None:
@@ -191,6 +196,79 @@ def explain(
     from dataeng.report.terminal import console, print_story
 
     print_story(console(), find(run_dir, document))
+
+
+@app.command()
+def tune(
+    run_dir: Run,
+    values: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Another value for a rule's parameter; null switches it off.", metavar="FAMILY.P=N"),
+    ] = None,
+    presets: Annotated[
+        list[str] | None, typer.Option("--preset", help="Presets (or YAML files) in place of the step's own.")
+    ] = None,
+    step: Annotated[str | None, typer.Option(help="The rules step, where the run has several that fit.")] = None,
+    examples: Annotated[int, typer.Option(help="Documents to show of each kind.", min=0)] = 3,
+    output: Annotated[str, typer.Option("--format", help="table, csv or json (one object a line).")] = "table",
+) -> None:
+    """Tell what other thresholds or presets would do to a run, from its stored signals. Runs nothing."""
+    from dataeng.errors import ConfigError
+    from dataeng.report.terminal import console
+    from dataeng.report.terminal_rules import print_tuned
+    from dataeng.report.tune import parse_values
+    from dataeng.report.tune import tune as decide_again
+
+    _check_format(output)
+    if not values and not presets:
+        raise ConfigError("nothing to change: give --set FAMILY.PARAMETER=NUMBER or --preset NAME (or both)")
+    tuned = decide_again(run_dir, parse_values(values or []), presets or (), step, examples)
+    if output == "table":
+        print_tuned(console(), tuned)
+    else:
+        _write_plain(tuned.flips.columns, tuned.flips.rows(), output)
+
+
+@app.command("diff-presets")
+def diff_presets(
+    run_dir: Run,
+    first: Annotated[str, typer.Argument(help="A preset, or a YAML file.")],
+    second: Annotated[str, typer.Argument(help="Another one.")],
+    where: Annotated[
+        str | None, typer.Option(help="Only these documents, e.g. \"language == 'en'\".", metavar="PREDICATE")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Documents to list; csv and json list all.", min=0)] = None,
+    output: Annotated[str, typer.Option("--format", help="table, csv or json (one object a line).")] = "table",
+) -> None:
+    """Name the documents of a run on which two presets disagree, and the rules. Runs nothing."""
+    from dataeng.report.diff_presets import diff_presets as compare
+    from dataeng.report.terminal import console
+    from dataeng.report.terminal_rules import DOCUMENTS_SHOWN, print_difference
+
+    _check_format(output)
+    difference = compare(run_dir, first, second, where)
+    if output == "table":
+        print_difference(console(), difference, DOCUMENTS_SHOWN if limit is None else limit)
+    else:
+        listed = difference.disagreements if limit is None else difference.disagreements.head(limit)
+        _write_plain(listed.columns, listed.rows(), output)
+
+
+@app.command()
+def presets(
+    name: Annotated[str | None, typer.Argument(help="A preset or a YAML file, to see its rules.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the reference of signals and presets.")] = False,
+) -> None:
+    """List the rule presets with their sources, or the rules of one."""
+    from dataeng.report import preset_reference, terminal_rules
+    from dataeng.report.terminal import console
+
+    if markdown:
+        sys.stdout.write(preset_reference.markdown())
+    elif name is None:
+        terminal_rules.print_presets(console())
+    else:
+        terminal_rules.print_preset(console(), name)
 
 
 @app.command()

@@ -6,8 +6,9 @@ The syntax is Python's: comparisons (chains too), ``and or not``, ``+ - * /``, `
     quality_hash_count / quality_word_count > max_symbol_ratio
     language == None                                   # true where the column is null
 
-A name is a parameter if the preset defines one, else a column. Nothing else of Python is accepted. A comparison with
-null, and a division by zero, is null: not true.
+A name is a parameter if the preset defines one, else a column. A parameter may be a number per language: then it is
+that of the row's ``language``, and null for a language that has none. Nothing else of Python is accepted. A comparison
+with null, and a division by zero, is null: not true.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ import polars as pl
 from dataeng.errors import ConfigError, nearest
 
 Value = float | int | str | bool | None
+PerLanguage = Mapping[str, float | int | None]
+LANGUAGE = "language"
+"""The column that says which of a parameter's numbers per language holds."""
 MAX_CHARACTERS = 10_000
 MAX_DEPTH = 100  # beyond it, nesting could exhaust the stack of the parser or of the engine that evaluates it
 
@@ -32,6 +36,9 @@ _COMPARISONS: dict[type[ast.cmpop], Callable[[pl.Expr, pl.Expr], pl.Expr]] = {
     ast.Eq: lambda a, b: a == b,
     ast.NotEq: lambda a, b: a != b,
 }
+_SIGNS: dict[type[ast.cmpop], str] = {
+    ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!=",
+}  # fmt: skip
 _ARITHMETIC: dict[type[ast.operator], Callable[[pl.Expr, pl.Expr], pl.Expr]] = {
     ast.Add: lambda a, b: a + b,
     ast.Sub: lambda a, b: a - b,
@@ -51,6 +58,8 @@ class Predicate:
     """Columns that it reads."""
     parameters: frozenset[str]
     """Parameters that it uses."""
+    sides: tuple[pl.Expr, str, pl.Expr] | None = None
+    """Left side, operator and right side, if the whole predicate is one comparison of two numbers."""
 
     def check_type(self, schema: Mapping[str, pl.DataType]) -> None:
         """Raises `ConfigError` if, over these columns, the predicate is not something that is true or false."""
@@ -70,7 +79,7 @@ class Predicate:
             raise ConfigError(f"predicate '{self.text}': no column '{column}'{nearest(column, known)}")
 
 
-def parse_predicate(text: str, parameters: Mapping[str, Value] | None = None) -> Predicate:
+def parse_predicate(text: str, parameters: Mapping[str, Value | PerLanguage] | None = None) -> Predicate:
     """Parses a predicate into a Polars expression.
 
     Raises:
@@ -86,7 +95,18 @@ def parse_predicate(text: str, parameters: Mapping[str, Value] | None = None) ->
         raise ConfigError(f"predicate '{text}' is not an expression{place}") from error
     builder = _Builder(text, parameters or {})
     expr = builder.build(tree.body)
-    return Predicate(text, expr, frozenset(builder.columns), frozenset(builder.used))
+    return Predicate(text, expr, frozenset(builder.columns), frozenset(builder.used), builder.sides(tree.body))
+
+
+def parameter_value(value: Value | PerLanguage) -> pl.Expr:
+    """Returns a parameter as an expression: a literal, or the number of the row's language."""
+    if not isinstance(value, Mapping):
+        return pl.lit(value)
+    return pl.col(LANGUAGE).replace_strict(
+        pl.Series(list(value), dtype=pl.String),
+        pl.Series([None if number is None else float(number) for number in value.values()], dtype=pl.Float64),
+        default=None,
+    )
 
 
 def _first_line(error: Exception) -> str:
@@ -94,7 +114,7 @@ def _first_line(error: Exception) -> str:
 
 
 class _Builder:
-    def __init__(self, text: str, parameters: Mapping[str, Value]) -> None:
+    def __init__(self, text: str, parameters: Mapping[str, Value | PerLanguage]) -> None:
         self.text, self.parameters = text, parameters
         self.columns: set[str] = set()
         self.used: set[str] = set()
@@ -126,6 +146,15 @@ class _Builder:
             case ast.Constant(value=str() | int() | float() | bool() as value):
                 return self._literal(node, value)
         raise self._refuse(node)
+
+    def sides(self, node: ast.expr) -> tuple[pl.Expr, str, pl.Expr] | None:
+        """Returns what a lone comparison compares, and how."""
+        match node:
+            case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in _SIGNS and not (
+                isinstance(right, ast.Constant) and right.value is None
+            ):
+                return self.build(left), _SIGNS[type(op)], self.build(right)
+        return None
 
     def _compare(self, left: ast.expr, ops: list[ast.cmpop], comparators: list[ast.expr]) -> pl.Expr:
         parts = []
@@ -172,7 +201,10 @@ class _Builder:
     def _name(self, name: str) -> pl.Expr:
         if name in self.parameters:
             self.used.add(name)
-            return pl.lit(self.parameters[name])
+            value = self.parameters[name]
+            if isinstance(value, Mapping):
+                self.columns.add(LANGUAGE)
+            return parameter_value(value)
         self.columns.add(name)
         return pl.col(name)
 

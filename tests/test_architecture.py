@@ -46,7 +46,8 @@ ALLOWED: dict[str, set[str]] = {
     | {"dataeng.predicate", "dataeng.stage", "dataeng.stages"},
     "dataeng.report": LEAVES
     | {"dataeng", "dataeng.config", "dataeng.document", "dataeng.engine", "dataeng.formats", "dataeng.mixture"}
-    | {"dataeng.plan", "dataeng.predicate", "dataeng.stage", "dataeng.stages"},
+    | {"dataeng.plan", "dataeng.predicate", "dataeng.stage", "dataeng.stages"}
+    | {"dataeng.presets", "dataeng.kernels"},  # rules are decided again, and signals are described
     "trainer": LEAVES | {"dataeng.formats", "dataeng.mixture"},
 }
 ENTRY_POINTS = {"dataeng.cli", "dataeng.__main__", "dataeng"}

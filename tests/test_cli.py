@@ -18,6 +18,7 @@ import pytest
 from dataeng.cli import main
 from dataeng.formats.mixture import load_mixture
 from dataeng.stages import STAGES
+from tests.rules_run import RulesRun
 from tests.small_run import HOSTILE_URL, SmallRun
 
 
@@ -374,3 +375,83 @@ def test_module_and_broken_pipe(small: SmallRun) -> None:
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait(60) in (0, 1)
+
+
+# --- rules
+
+
+@pytest.fixture(scope="module")
+def ruled(tmp_path_factory: pytest.TempPathFactory) -> RulesRun:
+    """A complete run with rules; leave it as it is."""
+    made = RulesRun(tmp_path_factory.mktemp("cli_rules"))
+    made.run()
+    return made
+
+
+def test_tune_prints_what_would_flip(call: Call, ruled: RulesRun) -> None:
+    called = call("tune", ruled.run_dir, "--set", "mine.min_words=3")
+    assert called.code == 0 and called.err == ""
+    assert called.out.startswith(
+        "step web_rules: mine.min_words 5 → 3\n5 documents judged again: 2 kept before, 3 after ("
+    )
+    assert "dropped → kept: 1 documents, 13 B, ~" in called.out and "https://a.example/three" in called.out
+    rows = [
+        json.loads(line)
+        for line in call("tune", ruled.run_dir, "--set", "mine.min_words=3", "--format", "json").out.splitlines()
+    ]
+    assert [(row["kind"], row["old"], row["new"], row["documents"]) for row in rows] == [
+        ("dropped → kept", "mine_short", None, 1)
+    ]
+    assert "no decision changes" in call("tune", ruled.run_dir, "--set", "mine.min_words=4").out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "nothing to change: give --set FAMILY.PARAMETER=NUMBER or --preset NAME"),
+        (["--set", "mine.min_word=3"], "did you mean 'mine.min_words'?"),
+        (["--set", "mine.min_words=few"], "--set mine.min_words=few: 'few' is not a number, and not null"),
+        (["--preset", "gopher@papers"], "several steps of the run"),
+        (["--preset", "gopher@papers", "--step", "web_rules"], "did you mean 'gopher@paper'?"),
+        (["--set", "mine.min_words=3", "--format", "xml"], "unknown format 'xml'"),
+    ],
+)
+def test_wrong_options_of_tune(call: Call, ruled: RulesRun, arguments: list[str], message: str) -> None:
+    called = call("tune", ruled.run_dir, *arguments)
+    assert called.code == 1 and called.out == "" and message in called.err and called.err.count("\n") == 1
+
+
+def test_diff_presets_names_the_documents(call: Call, ruled: RulesRun) -> None:
+    called = call("diff-presets", ruled.run_dir, ruled.mine, ruled.other)
+    assert called.code == 0 and called.err == ""
+    assert "7 documents with signals" in called.out and "https://a.example/hashes" in called.out
+    rows = list(
+        csv.DictReader(io.StringIO(call("diff-presets", ruled.run_dir, ruled.mine, ruled.other, "--format", "csv").out))
+    )
+    assert {row["url"]: (row["first"], row["second"]) for row in rows} == {
+        "https://a.example/three": ("mine_short", ""),
+        "https://a.example/hashes": ("mine_hashes", ""),
+        "https://a.example/repeated": ("mine_dup_lines", ""),
+    }
+    limited = call("diff-presets", ruled.run_dir, ruled.mine, ruled.other, "--format", "json", "--limit", "1").out
+    assert limited.count("\n") == 1
+    assert "… 2 more" in call("diff-presets", ruled.run_dir, ruled.mine, ruled.other, "--limit", "1").out
+    called = call("diff-presets", ruled.run_dir, ruled.mine, "gopher@papers")
+    assert called.code == 1 and "did you mean 'gopher@paper'?" in called.err
+
+
+def test_explain_shows_rules_and_marks(call: Call, ruled: RulesRun) -> None:
+    out = call("explain", ruled.run_dir, "https://a.example/hashes").out
+    assert "rules of web_rules" in out and "BROKEN FIRST" in out
+    assert "text, marked: characters '#' (2)" in out and ">>#<< >>#<< one two" in out
+
+
+def test_presets_lists_them_and_shows_one(call: Call, ruled: RulesRun) -> None:
+    listed = call("presets").out
+    assert "gopher@paper" in listed and "fineweb2@code" in listed
+    shown = call("presets", "fineweb@paper").out
+    assert "fineweb.char_duplicates_ratio = 0.1" in shown and "fineweb_short_line_ratio" in shown
+    assert "mine_hashes" in call("presets", ruled.mine).out
+    assert call("presets", "--markdown").out.startswith("### Signals\n")
+    called = call("presets", "gopher@papers")
+    assert called.code == 1 and "unknown preset 'gopher@papers'; did you mean 'gopher@paper'?" in called.err

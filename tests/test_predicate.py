@@ -220,3 +220,21 @@ def test_any_text_is_a_predicate_or_a_config_error(text: str) -> None:
         parse_predicate(text)
     except ConfigError as error:
         assert "predicate" in str(error)
+
+
+def test_the_sides_of_a_lone_comparison() -> None:
+    predicate = parse_predicate("a / b > most", {"most": 0.5})
+    assert predicate.sides is not None
+    left, operator, right = predicate.sides
+    assert operator == ">" and predicate.columns == {"a", "b"}
+    assert pl.DataFrame({"a": [3], "b": [4]}).select(left.alias("l"), right.alias("r")).row(0) == (0.75, 0.5)
+    for text in ("a > 1 and b > 1", "1 < a < 2", "a in (1, 2)", "a == None", "not a > 1"):
+        assert parse_predicate(text).sides is None, text
+
+
+def test_a_parameter_per_language_reads_the_language() -> None:
+    predicate = parse_predicate("a < least", {"least": {"de": 5, "fr": None}})
+    assert predicate.columns == {"a", "language"} and predicate.parameters == {"least"}
+    frame = pl.DataFrame({"a": [1, 1, 1, 9], "language": ["de", "fr", None, "de"]})
+    assert frame.select(predicate.expr.alias("x"))["x"].to_list() == [True, None, None, False]
+    predicate.check_type({"a": pl.Int64(), "language": pl.String()})

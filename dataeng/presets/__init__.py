@@ -11,7 +11,8 @@ A preset is a YAML file::
         source: optional, where this rule differs from the preset's source
         note: optional
 
-Rules apply in order, and the first one that a document breaks is its reason.
+Rules apply in order, and the first one that a document breaks is its reason. A parameter that is null switches its
+rules off. A parameter may be a mapping from language to number; its rules then judge documents in those languages only.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dataeng.errors import ConfigError, nearest
-from dataeng.predicate import Predicate, parse_predicate
+import polars as pl
 
-Parameter = float | int | None
+from dataeng.errors import ConfigError, nearest
+from dataeng.predicate import LANGUAGE, Predicate, parse_predicate
+
+Parameter = float | int | None | Mapping[str, float | int | None]
 
 _FOLDER = Path(__file__).parent
 _PRESET_KEYS = {"name", "source", "parameters", "rules", "note"}
@@ -42,6 +45,7 @@ class Rule:
     note: str = ""
 
     def predicate(self, parameters: Mapping[str, Parameter]) -> Predicate:
+        """Returns the rule's predicate, with these values for its parameters."""
         return parse_predicate(self.drop, parameters)
 
 
@@ -104,8 +108,11 @@ def _read(path: Path, modified_ns: int) -> Preset:
     content = _mapping(content, path, "a preset", _PRESET_KEYS, ("name", "source", "rules"))
     parameters = _mapping(content.get("parameters") or {}, path, "'parameters'")
     for key, value in parameters.items():
-        if isinstance(value, bool) or not isinstance(value, float | int | None):
-            raise ConfigError(f"{path}: parameter '{key}' is {value!r}; expected a number or null")
+        by_language = _mapping(value, path, f"parameter '{key}'") if isinstance(value, dict) else {"": value}
+        for language, number in by_language.items():
+            if isinstance(number, bool) or not isinstance(number, float | int | None):
+                where = f"{key}.{language}" if language else key
+                raise ConfigError(f"{path}: parameter '{where}' is {number!r}; expected a number or null")
     rules = content["rules"]
     if not isinstance(rules, list) or not rules:
         raise ConfigError(f"{path}: 'rules' is a list with at least one rule")
@@ -132,9 +139,17 @@ def _rule(content: Any, path: Path, source: str) -> Rule:
 
 def _check(preset: Preset, path: Path) -> None:
     used: set[str] = set()
+    names: set[str] = set()
     for rule in preset.rules:
+        if rule.name in names:
+            raise ConfigError(f"{path}: two rules are called '{rule.name}'; a name is the reason that documents get")
+        names.add(rule.name)
         try:
-            used |= rule.predicate(preset.parameters).parameters
+            predicate = rule.predicate(preset.parameters)
+            used |= predicate.parameters
+            if all(column == LANGUAGE or column.startswith("quality_") for column in predicate.columns):
+                counts: dict[str, pl.DataType] = dict.fromkeys(predicate.columns, pl.Float64())
+                predicate.check_type(counts | {LANGUAGE: pl.String()})
         except ConfigError as error:
             raise ConfigError(f"{path}, rule '{rule.name}': {error}") from error
     for name in sorted(set(preset.parameters) - used):
@@ -159,21 +174,36 @@ def override_parameters(presets: tuple[Preset, ...], values: Mapping[str, Parame
     """Returns the presets with other parameter values.
 
     Args:
-      values: keys are ``family.parameter``, e.g. ``gopher.min_doc_words``.
+      values: keys are ``family.parameter``, e.g. ``gopher.min_doc_words``, or ``family.parameter.language`` for one
+        language of a parameter that has a number per language.
 
     Raises:
       ConfigError: no preset has such a parameter; the message has the nearest name.
     """
     known = {f"{preset.family}.{name}" for preset in presets for name in preset.parameters}
     for key in values:
-        if key not in known:
+        if key not in known and not (_of_one_language(key, presets) and key.rpartition(".")[0] in known):
             raise ConfigError(f"unknown parameter '{key}'{nearest(key, known)}")
-    return tuple(
-        replace(
-            preset,
-            parameters={
-                name: values.get(f"{preset.family}.{name}", value) for name, value in preset.parameters.items()
-            },
-        )
+    return tuple(replace(preset, parameters=_overridden(preset, values)) for preset in presets)
+
+
+def _of_one_language(key: str, presets: tuple[Preset, ...]) -> bool:
+    """Whether a key is that of a parameter which some preset has per language, with a language at its end."""
+    name, _, language = key.rpartition(".")
+    return bool(language) and any(
+        f"{preset.family}.{parameter}" == name and isinstance(value, Mapping)
         for preset in presets
+        for parameter, value in preset.parameters.items()
     )
+
+
+def _overridden(preset: Preset, values: Mapping[str, Parameter]) -> dict[str, Parameter]:
+    parameters: dict[str, Parameter] = {}
+    for name, value in preset.parameters.items():
+        key = f"{preset.family}.{name}"
+        value = values.get(key, value)
+        if isinstance(value, Mapping):
+            single = {k.removeprefix(f"{key}."): v for k, v in values.items() if k.startswith(f"{key}.")}
+            value = {**value, **{language: v for language, v in single.items() if not isinstance(v, Mapping)}}
+        parameters[name] = value
+    return parameters

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dataeng.errors import DataengError
+from dataeng.errors import ConfigError, DataengError
 from dataeng.formats.atomic import read_json
+from dataeng.report.judged import StoredRun
+from dataeng.report.judgements import StepJudgement, judge_document
 from dataeng.report.sql import connect
 
 
@@ -25,6 +27,10 @@ class Story:
     removed_for_it: list[str] = field(default_factory=list)
     """Ids of duplicates that were dropped in favour of this document."""
     text: str | None = None
+    judgements: list[StepJudgement] = field(default_factory=list)
+    """How the rules steps that it reached judged it, in order."""
+    unjudged: str = ""
+    """Why the rules cannot be shown, where a preset file of the run is gone or was broken since."""
 
 
 MOST_ROWS = 20  # of one kind that a story, or a list of candidates, goes into
@@ -73,6 +79,10 @@ def explain(run_dir: Path, wanted: str) -> Story:
             signals={key: value for key, value in signals.items() if key != "id" and value is not None},
             text=document.get("text"),
         )
+        try:
+            story.judgements = _judgements(run_dir, document, signals)
+        except ConfigError as error:
+            story.unjudged = str(error)
         hidden = ("part", "row", "reason", "detail", "id")
         for verdict in rows("dedup", "id = ?", document["id"]):
             story.evidence = {key: value for key, value in verdict.items() if key not in hidden and value is not None}
@@ -87,6 +97,12 @@ def explain(run_dir: Path, wanted: str) -> Story:
 def _is_by_product(row: dict[str, Any]) -> bool:
     """Whether a reject is a WARC record that only goes with a page: request, metadata, revisit."""
     return str(row.get("reason", "")).startswith(("record_type:", "revisit"))
+
+
+def _judgements(run_dir: Path, document: dict[str, Any], signals: dict[str, Any]) -> list[StepJudgement]:
+    stored = StoredRun(run_dir)
+    order = [entry["name"] for entry in stored.run["pipeline"]["stages"]]
+    return judge_document(stored.rules_steps(), order, document, signals)
 
 
 def _outcome(run_dir: Path, kept: list[dict[str, Any]], dropped: list[dict[str, Any]]) -> str:

@@ -18,6 +18,7 @@ from dataeng.engine.reuse import PhaseState
 from dataeng.plan import Phase, Plan, digest
 from dataeng.report.explain import Story
 from dataeng.report.funnel import FunnelRow
+from dataeng.report.terminal_marks import marked_text, print_judgement
 from dataeng.report.visible import visible
 
 PLAIN_SECONDS = 30.0  # off a terminal, at most one line of progress in so many seconds
@@ -210,6 +211,10 @@ def print_story(console: Console, story: Story) -> None:
     style = "green" if story.outcome.startswith("kept") else "yellow"
     console.print(Text(visible(story.outcome), style=f"bold {style}"), soft_wrap=True)
     _print_pairs(console, story.identity)
+    for judgement in story.judgements:
+        print_judgement(console, judgement)
+    if story.unjudged:
+        console.print(Text(visible(f"\nrules cannot be shown: {story.unjudged}"), style="dim"), soft_wrap=True)
     for title, values in (("pack", story.pack), ("evidence", story.evidence), ("signals", story.signals)):
         if values:
             console.print(f"\n[bold]{title}")
@@ -223,8 +228,10 @@ def print_story(console: Console, story: Story) -> None:
         if number > DUPLICATES_SHOWN:
             console.print(f"  and {number - DUPLICATES_SHOWN:,} more", highlight=False)
     if story.text:
-        more = f"\n… {len(story.text) - TEXT_SHOWN:,} more characters" if len(story.text) > TEXT_SHOWN else ""
-        console.print(Panel(Text(visible(story.text[:TEXT_SHOWN]) + more), title="text"))
+        marks = next((j.marks for j in reversed(story.judgements) if j.marks is not None), None)
+        title = f"text, marked: {marks.what} ({len(marks.spans):,})" if marks is not None else "text"
+        shown = marked_text(story.text, marks, TEXT_SHOWN, plain=not console.is_terminal)
+        console.print(Panel(shown, title=escape(title)))
 
 
 def _print_pairs(console: Console, values: Mapping[str, object]) -> None:

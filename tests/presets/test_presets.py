@@ -8,18 +8,51 @@ import pytest
 from dataeng.errors import ConfigError
 from dataeng.presets import load_preset, override_parameters, preset_names
 
+PROMISED = {
+    "gopher@paper", "gopher@datatrove", "gopher_repetition@paper", "gopher_repetition@datatrove", "c4@t5",
+    "c4@datatrove", "c4@fineweb", "fineweb@paper", "fineweb@code", "fineweb2@code", "dclm", "refinedweb", "ccnet",
+}  # fmt: skip
+
 
 def test_every_packaged_preset_loads_and_states_its_source() -> None:
-    assert {"gopher@datatrove", "gopher_repetition@datatrove", "c4@datatrove", "c4@fineweb", "fineweb@code"} <= set(
-        preset_names()
-    )
+    assert set(preset_names()) == PROMISED
     for name in preset_names():
         preset = load_preset(name)
         assert preset.name == name
-        assert "datatrove 0.10" in preset.source
-        names = [rule.name for rule in preset.rules]
-        assert len(set(names)) == len(names)
-        assert all(rule.startswith(preset.family) for rule in names)
+        assert any(word in preset.source for word in ("arXiv:", "github.com/", "datatrove 0.10"))
+        assert preset.note
+        assert all(rule.name.startswith(preset.family) for rule in preset.rules)
+
+
+def test_what_papers_state_and_code_does_differs_where_it_should() -> None:
+    """The values of the papers, written down a second time."""
+    gopher = load_preset("gopher@paper").parameters
+    assert list(gopher.values()) == [50, 100000, 3, 10, 0.1, 0.9, 0.3, 0.8, 2]
+    for preset in (load_preset("gopher_repetition@paper"), load_preset("dclm"), load_preset("refinedweb")):
+        grams = [preset.parameters[f"top_{n}_gram"] for n in (2, 3, 4)]
+        assert [*grams, *(preset.parameters[f"dup_{n}_gram"] for n in range(5, 11))] == [
+            0.2, 0.18, 0.16, 0.15, 0.14, 0.13, 0.12, 0.11, 0.1,
+        ]  # fmt: skip
+    paper, code = load_preset("fineweb@paper"), load_preset("fineweb@code")
+    assert (paper.parameters["char_duplicates_ratio"], code.parameters["char_duplicates_ratio"]) == (0.1, 0.01)
+    assert "new_line_ratio" not in paper.parameters
+    assert load_preset("c4@t5").parameters["min_sentences"] == 3
+    assert load_preset("ccnet").parameters == {"min_len": 300, "lang_threshold": 0.5}
+
+
+def test_fineweb_2_has_numbers_for_every_language_of_the_sample() -> None:
+    parameters = load_preset("fineweb2@code").parameters
+    for language in ("de", "es", "fr", "hi", "it", "ko", "pl", "pt", "ru", "tr", "vi"):
+        assert all(isinstance(value, dict) and value[language] is not None for value in parameters.values()), language
+    for language in ("ja", "zh"):  # words are not found by white space there
+        judged = {name for name, value in parameters.items() if isinstance(value, dict) and language in value}
+        assert judged == {
+            "dup_line_frac", "line_punct_thr", "char_duplicates_ratio", "max_bullet_lines_ratio",
+            "max_ellipsis_lines_ratio",
+        }  # fmt: skip
+    german = {name: value["de"] for name, value in parameters.items() if isinstance(value, dict)}
+    assert (german["top_2_gram"], german["max_avg_word_length"], german["new_line_ratio"]) == (0.169, 15, 0.152)
+    assert not any("en" in value for value in parameters.values() if isinstance(value, dict))
 
 
 def test_thresholds_are_datatroves_own_defaults() -> None:
@@ -62,6 +95,10 @@ GOOD = {"name": "x@y", "source": "me", "parameters": "{a: 1}", "rules": "[{name:
         ({"parameters": "{a: many}"}, "parameter 'a' is 'many'; expected a number or null"),
         ({"parameters": "{a: true}"}, "parameter 'a' is True; expected a number or null"),
         ({"parameters": "[1]"}, "'parameters' is a mapping"),
+        ({"parameters": "{a: {de: 1, fr: many}}"}, "parameter 'a.fr' is 'many'; expected a number or null"),
+        ({"parameters": "{a: {1: 2}}"}, "parameter 'a' is a mapping of names to values"),
+        ({"rules": "[{name: x_a, drop: n > a}, {name: x_a, drop: n < a}]"}, "two rules are called 'x_a'"),
+        ({"rules": "[{name: x_a, drop: quality_n + a}]"}, "rule 'x_a': predicate 'quality_n . a' is Float64"),
         ({"name": "[unclosed"}, "not a readable YAML file"),
     ],
 )
@@ -88,3 +125,16 @@ def test_overrides_reach_the_presets_that_have_the_parameter() -> None:
     assert changed[1].parameters == {"min_num_sentences": 3}
     with pytest.raises(ConfigError, match=r"did you mean 'c4\.min_num_sentences'"):
         override_parameters(presets, {"c4.min_sentences": 3})
+
+
+def test_overrides_of_one_language(tmp_path: Path) -> None:
+    preset = load_preset("fineweb2@code")
+    (changed,) = override_parameters((preset,), {"fineweb2.top_2_gram.de": 0.5, "fineweb2.dup_line_frac": None})
+    grams = changed.parameters["top_2_gram"]
+    assert isinstance(grams, dict) and (grams["de"], grams["fr"]) == (0.5, 0.161)
+    assert changed.parameters["dup_line_frac"] is None
+    assert changed.parameters["top_3_gram"] == preset.parameters["top_3_gram"]
+    with pytest.raises(ConfigError, match=r"unknown parameter 'gopher\.min_doc_words\.de'"):
+        override_parameters((load_preset("gopher@datatrove"),), {"gopher.min_doc_words.de": 3})
+    with pytest.raises(ConfigError, match=r"did you mean 'fineweb2\.top_2_gram'"):
+        override_parameters((preset,), {"fineweb2.top_2_grams": 3})

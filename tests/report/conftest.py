@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.rules_run import RulesRun
 from tests.small_run import SmallRun
 
 
@@ -32,3 +33,11 @@ def own(finished: SmallRun, tmp_path: Path) -> Iterator[SmallRun]:
     yield small
     sys.path[:] = before
     sys.modules.pop("toy", None)
+
+
+@pytest.fixture(scope="session")
+def ruled(tmp_path_factory: pytest.TempPathFactory) -> RulesRun:
+    """A complete run with rules steps; leave it as it is."""
+    made = RulesRun(tmp_path_factory.mktemp("ruled"))
+    made.run()
+    return made

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from dataeng.errors import DataengError
 from dataeng.report.explain import Story, explain
 from dataeng.report.sql import query
+from tests.rules_run import RulesRun
 from tests.small_run import HOSTILE, HOSTILE_URL, WORDS, SmallRun
 
 
@@ -117,3 +119,37 @@ def test_rejects_without_text(own: SmallRun) -> None:
     own.run("keep_rejected_text=false")
     story = explain(own.run_dir, "https://b.example/copy")
     assert story.outcome.startswith("dropped by same") and story.text is None
+
+
+def test_the_rules_that_judged_a_document(ruled: RulesRun) -> None:
+    story = explain(ruled.run_dir, "https://a.example/hashes")
+    (judgement,) = story.judgements
+    assert (judgement.step, judgement.first_broken) == ("web_rules", 1)
+    assert [(o.rule, o.value, o.operator, o.threshold, o.broken) for o in judgement.outcomes] == [
+        ("mine_short", 8, "<", 5, False),
+        ("mine_hashes", 0.25, ">", 0.2, True),
+        ("mine_dup_lines", 0, ">", 0.3, False),
+    ]
+    assert judgement.marks is not None and judgement.marks.spans == ((0, 1), (2, 3))
+
+
+def test_a_kept_document_passed_the_rules_of_its_own_domain_only(ruled: RulesRun) -> None:
+    story = explain(ruled.run_dir, "https://a.example/eight")
+    assert [(j.step, j.first_broken, j.marks) for j in story.judgements] == [("web_rules", None, None)]
+    wanted = str(query(ruled.run_dir, "SELECT id FROM rejects WHERE stage = 'code_rules'")[1][0][0])
+    assert [(j.step, j.first_broken) for j in explain(ruled.run_dir, wanted).judgements] == [("code_rules", 0)]
+
+
+def test_documents_that_never_came_to_a_rule(ruled: RulesRun, finished: SmallRun) -> None:
+    wanted = str(query(ruled.run_dir, "SELECT id FROM rejects WHERE reason = 'error:no_text'")[1][0][0])
+    assert explain(ruled.run_dir, wanted).judgements == []
+    assert explain(finished.run_dir, "https://a.example/garden").judgements == []
+
+
+def test_a_preset_that_is_gone_leaves_the_rest_of_the_story(tmp_path: Path) -> None:
+    made = RulesRun(tmp_path / "own")
+    made.run()
+    made.mine.unlink()
+    story = explain(made.run_dir, "https://a.example/hashes")
+    assert story.judgements == [] and story.unjudged.endswith("mine.yaml does not exist")
+    assert story.outcome.startswith("dropped by web_rules: mine_hashes")

@@ -5,24 +5,35 @@ from __future__ import annotations
 from pathlib import Path
 
 import polars as pl
-from pydantic import Field
+from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
 
-from dataeng.document import drop_where
-from dataeng.presets import Preset, Rule, load_preset, override_parameters, preset_path
-from dataeng.stage import Columns, RowStage
+from dataeng.document import DETAIL, REASON, with_reason_columns
+from dataeng.presets import Preset, load_preset, override_parameters, preset_path
+from dataeng.presets.judgement import JudgedRule, columns_read, evidence, first_broken_rule, reasons, rules_in_order
+from dataeng.stage import Columns, RowStage, beside_pipeline
 
 
 class ApplyRules(RowStage):
     """Gives each document the name of the first rule that it breaks as its reason, in the order of the presets.
 
     The detail says what was measured and what was allowed. A rule whose signal is null (not measured) or whose
-    parameter is null (switched off) drops nothing.
+    parameter is null (switched off) drops nothing. `dataeng presets` lists the presets, `dataeng tune` tells what other
+    thresholds would do.
     """
 
     presets: tuple[str, ...] = Field(min_length=1)
     """Names of presets that come with the package (``gopher@datatrove``), or paths of YAML files of one's own."""
     set: dict[str, float | None] = Field(default_factory=dict)
     """Other values for parameters, e.g. ``{gopher.max_symbol_word_ratio: 0.15}``; null switches the rule off."""
+
+    _rules: tuple[JudgedRule, ...] = PrivateAttr(default=())
+
+    @field_validator("presets")
+    @classmethod
+    def _files_beside_pipeline(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        return tuple(
+            str(beside_pipeline(Path(name), info)) if name.endswith((".yaml", ".yml")) else name for name in names
+        )
 
     def loaded_presets(self) -> tuple[Preset, ...]:
         """Returns the presets with the parameters of this stage.
@@ -33,28 +44,19 @@ class ApplyRules(RowStage):
         return override_parameters(tuple(load_preset(name) for name in self.presets), self.set)
 
     def columns(self) -> Columns:
-        reads: dict[str, None] = {}
-        for preset in self.loaded_presets():
-            for rule in preset.rules:
-                reads |= dict.fromkeys(sorted(rule.predicate(preset.parameters).columns))
-        return Columns(reads=tuple(reads))
+        return Columns(reads=columns_read(rules_in_order(self.loaded_presets())))
 
     def model_files(self) -> tuple[Path, ...]:
         return tuple(preset_path(name) for name in self.presets)
 
     def apply(self, batch: pl.DataFrame) -> pl.DataFrame:
-        for preset in self.loaded_presets():
-            for rule in preset.rules:
-                predicate = rule.predicate(preset.parameters)
-                batch = drop_where(batch, predicate.expr, rule.name, _evidence(preset, rule))
-        return batch
-
-
-def _evidence(preset: Preset, rule: Rule) -> pl.Expr:
-    """Spells out what a rule compared: ``quality_words=12 min_words=50``."""
-    predicate = rule.predicate(preset.parameters)
-    measured = [
-        pl.format(name + "={}", pl.col(name).cast(pl.String).fill_null("null")) for name in sorted(predicate.columns)
-    ]
-    allowed = [pl.lit(f"{name}={preset.parameters[name]}") for name in sorted(predicate.parameters)]
-    return pl.concat_str([*measured, *allowed], separator=" ")
+        if not self._rules:
+            self._rules = rules_in_order(self.loaded_presets())
+        batch = with_reason_columns(batch)
+        broken = first_broken_rule(batch, self._rules).set(batch.get_column(REASON).is_not_null(), None)
+        if broken.null_count() == batch.height:
+            return batch
+        return batch.with_columns(
+            pl.coalesce(REASON, reasons(broken, self._rules)),
+            pl.coalesce(evidence(batch, broken, self._rules), DETAIL),
+        )

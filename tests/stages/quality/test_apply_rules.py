@@ -5,8 +5,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from dataeng.errors import ConfigError
+from dataeng.config import load_pipeline
+from dataeng.errors import ConfigError, PlanError
 from dataeng.kernels.counters import COUNTERS
+from dataeng.plan import make_plan
 from dataeng.presets import load_preset, preset_names
 from dataeng.stages.quality.apply_rules import ApplyRules
 from dataeng.stages.quality.quality_signals import QualitySignals
@@ -83,7 +85,7 @@ def test_it_reads_exactly_the_signals_used() -> None:
 
 
 def test_the_packaged_presets_use_known_signals_and_columns_only() -> None:
-    known = {f"quality_{name}" for name in COUNTERS}
+    known = {f"quality_{name}" for name in COUNTERS} | {"language", "language_score"}
     for name in preset_names():
         assert set(ApplyRules(presets=(name,)).columns().reads) <= known, name
 
@@ -110,3 +112,54 @@ def test_a_preset_of_ones_own(tmp_path: Path) -> None:
     assert stage.apply(frame(hashes=[4, 5]))["reason"].to_list() == [None, "mine_x"]
     assert stage.model_files() == (path,)
     assert load_preset(str(path)).parameters == {"most": 3}  # the file's own value
+
+
+def test_detail_is_that_of_the_rule_even_where_a_row_came_with_one() -> None:
+    batch = frame(symbol_free_words=[12, 100]).with_columns(reason=pl.lit(None, pl.String), detail=pl.lit("before"))
+    assert ApplyRules(presets=("gopher@datatrove",)).apply(batch)["detail"].to_list() == [
+        "quality_symbol_free_words=12 min_doc_words=50",
+        "before",
+    ]
+
+
+PIPELINE = """
+sources:
+  - read_files: {paths: ["in/*.jsonl"]}
+stages:
+  - quality_signals: {language: en}
+  - apply_rules: {presets: [rules/mine.yaml]}
+"""
+
+
+def pipeline(folder: Path, rule: str) -> Path:
+    (folder / "in").mkdir()
+    (folder / "in/0.jsonl").write_text('{"text": "one two"}\n')
+    (folder / "rules").mkdir()
+    (folder / "rules/mine.yaml").write_text(f"name: mine\nsource: me\nrules: [{{name: mine_x, drop: {rule}}}]\n")
+    file = folder / "pipeline.yaml"
+    file.write_text(PIPELINE)
+    return file
+
+
+def test_a_preset_file_lies_beside_the_pipeline_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = pipeline(tmp_path, "quality_words < 3")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    plan = make_plan(load_pipeline(file))
+    assert plan.pipeline.steps[1].stage.model_files() == (tmp_path / "rules/mine.yaml",)
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        (
+            "quality_wrods < 3",
+            "'apply_rules' reads the column 'quality_wrods', which is not there; did you mean 'quality_words'",
+        ),
+        ("quality_words << 3", "'apply_rules': .*rules/mine.yaml, rule 'mine_x': predicate 'quality_words << 3'"),
+        ("quality_words * 3", "'apply_rules': .*rules/mine.yaml, rule 'mine_x': predicate .* is Float64"),
+    ],
+)
+def test_a_wrong_rule_is_an_error_before_anything_runs(tmp_path: Path, rule: str, message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        make_plan(load_pipeline(pipeline(tmp_path, rule)))
