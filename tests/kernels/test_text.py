@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataeng.kernels.text import TextBuffers, text_buffers
-from dataeng.kernels.words import hash_word
+from dataeng.kernels.text import TextBuffers, hash_word, text_buffers
 
 
 def contents(buffers: TextBuffers) -> list[str]:
