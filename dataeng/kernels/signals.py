@@ -62,7 +62,7 @@ from dataeng.kernels.phrases import (
 from dataeng.kernels.repetition import count_ngrams, count_repeated_lines, count_repeated_paragraphs
 from dataeng.kernels.special_cases import MAX_SPECIAL_BYTES, special_case
 from dataeng.kernels.text import TextBuffers, decode, hash_bytes, previous_character, signed, table_size
-from dataeng.kernels.words import StopWords, add_pieces, add_word, split_chunk, stop_word_table
+from dataeng.kernels.words import StopWords, add_pieces, add_word, split_chunk, stop_word_rows
 
 Words = Literal["split", "whitespace"]
 
@@ -467,16 +467,7 @@ def count_signals(
     Returns:
       int64 [texts, counters]; the columns are `dataeng.kernels.counters.COUNTERS`, in that order.
     """
-    table = stop_words or stop_word_table({})
-    rows = {name: row for row, name in enumerate(table.languages)}
-    nothing = len(table.hashes)  # a row without stop words
-    hashes = np.vstack([table.hashes, np.zeros((1, table.hashes.shape[1]), np.uint64)])
-    filters = np.vstack([table.filter, np.zeros((1, 256), np.uint8)])
-    language = np.full(texts.num_texts, nothing, np.int32)
-    if languages is not None:
-        if len(languages) != texts.num_texts:
-            raise ValueError(f"{len(languages)} languages for {texts.num_texts} texts")
-        language[:] = [rows.get(name, nothing) if name is not None else nothing for name in languages]
+    hashes, filters, language = stop_word_rows(texts.num_texts, stop_words, languages)
     counters = np.empty((texts.num_texts, len(COUNTERS)), np.int64)
     longest = int(np.diff(texts.offsets).max()) if texts.num_texts else 0
     tables = np.empty(table_size(longest + 2), np.uint64)

@@ -73,6 +73,23 @@ def stop_word_table(words: Mapping[str, Sequence[str]]) -> StopWords:
     return StopWords(tuple(words), hashes, low_bytes)
 
 
+def stop_word_rows(
+    num_texts: int, stop_words: StopWords | None, languages: Sequence[str | None] | None
+) -> tuple[NDArray[np.uint64], NDArray[np.uint8], NDArray[np.int32]]:
+    """Returns the stop words' hashes and filters with a row more for none, and each text's row."""
+    table = stop_words or stop_word_table({})
+    rows = {name: row for row, name in enumerate(table.languages)}
+    nothing = len(table.hashes)
+    hashes = np.vstack([table.hashes, np.zeros((1, table.hashes.shape[1]), np.uint64)])
+    filters = np.vstack([table.filter, np.zeros((1, 256), np.uint8)])
+    language = np.full(num_texts, nothing, np.int32)
+    if languages is not None:
+        if len(languages) != num_texts:
+            raise ValueError(f"{len(languages)} languages for {num_texts} texts")
+        language[:] = [rows.get(name, nothing) if name is not None else nothing for name in languages]
+    return hashes, filters, language
+
+
 @called
 def note_stop_word(word: np.uint64, stop_hashes: NDArray[np.uint64], stop_seen: NDArray[np.uint64]) -> None:
     for i in range(stop_hashes.shape[0]):
@@ -300,7 +317,14 @@ def is_address(data: NDArray[np.uint8], start: int, stop: int, classes: NDArray[
         i += character_bytes(byte)
     if labels == 0 or i - label_start < 2 or not lower_only:
         return False
-    return i >= stop or data[i] == 58 or data[i] == 47 or data[i] == 63 or data[i] == 35
+    if i < stop and data[i] == 58:  # a port
+        port = i + 1
+        while i + 1 < stop and 48 <= data[i + 1] <= 57:
+            i += 1
+        i += 1
+        if i - port < 2 or i - port > 5:
+            return False
+    return i >= stop or data[i] == 47 or data[i] == 63 or data[i] == 35
 
 
 @called

@@ -87,7 +87,7 @@ def is_address(piece: str) -> bool:
         return False
     if len(labels[-1]) < 2 or not all(is_lower(c) for c in labels[-1]):
         return False
-    return len(rest) == len(host) or rest[len(host)] in ":/?#"
+    return bool(re.match(r"(?::[0-9]{2,5})?(?:$|[/?#])", rest[len(host) :]))
 
 
 def infix_at(piece: str, i: int) -> str:
