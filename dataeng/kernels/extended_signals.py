@@ -147,21 +147,17 @@ def address_kind(data: NDArray[np.uint8], start: int, stop: int) -> int:
     return found
 
 
-@inlined
-def is_stop_word(
-    data: NDArray[np.uint8],
-    start: int,
-    stop: int,
-    lowered: NDArray[np.uint8],
-    stop_filter: NDArray[np.uint8],
-    stop_hashes: NDArray[np.uint64],
-) -> bool:
-    """Whether the word is, in ASCII lower case, among the stop words; ``lowered`` is scratch."""
-    size = stop - start
-    for i in range(size):
+@called
+def hash_lowered(data: NDArray[np.uint8], start: int, stop: int, lowered: NDArray[np.uint8]) -> np.uint64:
+    """Returns the hash of the word in ASCII lower case; ``lowered`` is scratch."""
+    for i in range(stop - start):
         byte = data[start + i]
         lowered[i] = byte | 32 if 65 <= byte <= 90 else byte
-    value = hash_bytes(lowered, 0, size)
+    return hash_bytes(lowered, 0, stop - start)
+
+
+@inlined
+def is_stop_word(value: np.uint64, stop_filter: NDArray[np.uint8], stop_hashes: NDArray[np.uint64]) -> bool:
     if not stop_filter[(value >> np.uint64(8)) & np.uint64(255)]:
         return False
     for i in range(stop_hashes.shape[0]):
@@ -345,9 +341,11 @@ def walk(
         flags |= phrase_flag(data, word, start, stop)
         if i - word >= 10 and mentions_javascript(data, word, i):
             flags |= JAVASCRIPT
-        if i - word <= LONGEST_STOP_WORD:
-            row[STOP_WORDS] += is_stop_word(data, word, i, lowered, stop_filter, stop_hashes)
-        word_hash[num_words] = hash_bytes(data, word, i)
+        value = hash_bytes(data, word, i)
+        word_hash[num_words] = value
+        if capitals and i - word <= LONGEST_STOP_WORD:
+            value = hash_lowered(data, word, i, lowered)
+        row[STOP_WORDS] += is_stop_word(value, stop_filter, stop_hashes)
         num_words += 1
     row[WORDS] = num_words
 

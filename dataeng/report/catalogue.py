@@ -90,3 +90,21 @@ def markdown() -> str:
 
 def _cell(text: str) -> str:
     return text.replace("``", "`").replace("|", "\\|")
+
+
+def signals_markdown() -> str:
+    """Returns the tables of all quality signals, the end of ``docs/signals.md``."""
+    from dataeng.kernels.counters import COUNTERS
+    from dataeng.kernels.extended_counters import EXTENDED_COUNTERS, EXTENDED_MEASURES
+    from dataeng.stages.quality.quality_signals import COLUMN_SIGNALS, PREFIX
+
+    groups = {
+        "Default signals": COUNTERS,
+        "More with `signals: all`": {**EXTENDED_COUNTERS, **EXTENDED_MEASURES, **COLUMN_SIGNALS},
+    }
+    lines = []
+    for title, signals in groups.items():
+        lines += [f"## {title}", "", "| column | meaning |", "|---|---|"]
+        lines += [f"| `{PREFIX}{name}` | {meaning.replace('|', chr(92) + '|')} |" for name, meaning in signals.items()]
+        lines.append("")
+    return "\n".join(lines)

@@ -11,12 +11,12 @@ from dataeng.kernels.text import text_buffers
 from tests.kernels.extended_reference import extended_counts, word_entropy
 from tests.kernels.test_signals import ENGLISH, STOP_WORDS, TEXTS
 
-PIECES = st.sampled_from(
-    "The THE of Of WITH Ab AB1 Ǆ ǅ 1,000 50% 3.5 +1 (12) 12 a@b.c @b.c a@.c me@x.org, a@b www.x www http://a x:// "
-    "日本語 日本語で。 東京2020 カタカナ ・ สวัสดีครับ สวัสดี123 ๑๒ ខ្មែរ ລາວ မြန်မာ αβγ мир שלום हिन्दी 한국어 - * • ● ‣ ⁃ ◦ ▪ "
-    "x\ufffd \ufffe \ue000 \x00 \x1f javascript JavaScript: lorem ipsum privacy policy use cookies { } [ ] ( ) end. "
-    'end? end! end" ß ª × é É'.split(" ")
-)
+WORDS = """
+The THE of Of WITH Ab AB1 Ǆ ǅ 1,000 50% 3.5 +1 (12) 12 a@b.c @b.c a@.c me@x.org, a@b www.x www http://a x:// 日本語
+日本語で。 東京2020 カタカナ ・ สวัสดีครับ สวัสดี123 ๑๒ ខ្មែរ ລາວ မြန်မာ αβγ мир שלום हिन्दी 한국어 - * • ● ‣ ⁃ ◦ ▪ ß ª × é É
+javascript JavaScript: lorem ipsum privacy policy use cookies { } [ ] ( ) end. end? end! end"
+"""
+PIECES = st.sampled_from([*WORDS.split(), "lorem ipsum", "x\ufffd", "\ufffe", "\ue000", "\x00", "\x1f"])
 SPACES = st.sampled_from([" ", " ", " ", "\n", "\n", "\n\n", " \n ", "\t", "\r\n", "\u3000", "\x85", "\x1c", ""])
 MIXED = st.lists(st.tuples(PIECES, SPACES), max_size=30).map(lambda pairs: "".join(a + b for a, b in pairs))
 

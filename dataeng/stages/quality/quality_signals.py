@@ -118,8 +118,16 @@ def count_bad_words(text: pl.Series, language: pl.Series) -> pl.Series:
     for name in language.unique().drop_nulls().to_list():
         if bad_words(name):
             rows = (language == name).fill_null(False).arg_true()
-            matches = text.gather(rows).str.to_lowercase().str.count_matches(bad_word_pattern(name))
-            found = found.scatter(rows, matches.cast(pl.Int64))
+            lowered = text.gather(rows).str.to_lowercase()
+            found = found.scatter(rows, 0)
+            # Two patterns: one knows ASCII only and is fast, the other is exact and needed where the text has more.
+            quick = bad_word_pattern(name, ascii_only=True)
+            suspect = lowered.str.contains(quick).arg_true()
+            lowered, rows = lowered.gather(suspect), rows.gather(suspect)
+            is_ascii = lowered.str.len_bytes() == lowered.str.len_chars()
+            for chosen, pattern in ((is_ascii, quick), (~is_ascii, bad_word_pattern(name))):
+                at = chosen.arg_true()
+                found = found.scatter(rows.gather(at), lowered.gather(at).str.count_matches(pattern).cast(pl.Int64))
     return found
 
 
