@@ -13,7 +13,7 @@ that thread, since other work on the machine would change seconds of the clock. 
   together. It may need an environment of its own: name its interpreter with ``--dolma-python``.
 
 Memory is what the process grows by while a batch is measured, over the batch's bytes. Two threads are timed by
-the clock (shortest of several runs). Long texts: one document of 12.5, 25 and 50 MB, of words, of one line, of one word.
+the clock (shortest of several runs). Long texts: one document of 12.5, 25 and 50 MB, of text, one line, one word.
 """
 
 from __future__ import annotations
