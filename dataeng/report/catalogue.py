@@ -94,17 +94,11 @@ def _cell(text: str) -> str:
 
 def signals_markdown() -> str:
     """Returns the tables of all quality signals, the end of ``docs/signals.md``."""
-    from dataeng.kernels.counters import COUNTERS
-    from dataeng.kernels.extended_counters import EXTENDED_COUNTERS, EXTENDED_MEASURES
-    from dataeng.stages.quality.quality_signals import COLUMN_SIGNALS, PREFIX
+    from dataeng.stages.quality.quality_signals import documented_signals
 
-    groups = {
-        "Default signals": COUNTERS,
-        "More with `signals: all`": {**EXTENDED_COUNTERS, **EXTENDED_MEASURES, **COLUMN_SIGNALS},
-    }
     lines = []
-    for title, signals in groups.items():
+    for title, signals in documented_signals().items():
         lines += [f"## {title}", "", "| column | meaning |", "|---|---|"]
-        lines += [f"| `{PREFIX}{name}` | {meaning.replace('|', chr(92) + '|')} |" for name, meaning in signals.items()]
+        lines += [f"| `{name}` | {meaning.replace('|', chr(92) + '|')} |" for name, meaning in signals.items()]
         lines.append("")
     return "\n".join(lines)

@@ -112,6 +112,18 @@ class QualitySignals(RowStage):
         return batch.with_columns(batch.get_column(name).set(~listed, None))
 
 
+def documented_signals() -> dict[str, dict[str, str]]:
+    """Returns the meaning of every column, by what switches it on."""
+    from dataeng.kernels.counters import COUNTERS
+    from dataeng.kernels.extended_counters import EXTENDED_COUNTERS, EXTENDED_MEASURES
+
+    groups = {
+        "Default signals": COUNTERS,
+        "More with `signals: all`": {**EXTENDED_COUNTERS, **EXTENDED_MEASURES, **COLUMN_SIGNALS},
+    }
+    return {title: {PREFIX + name: text for name, text in signals.items()} for title, signals in groups.items()}
+
+
 def count_bad_words(text: pl.Series, language: pl.Series) -> pl.Series:
     """Returns how often listed words of each text's language occur, Int64; null for a language without a list."""
     found = pl.Series(pl.repeat(None, len(text), dtype=pl.Int64, eager=True))
