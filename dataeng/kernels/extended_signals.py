@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-import functools
 import math
-import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dataeng.kernels.compiling import called, inlined, kernel
+from dataeng.kernels.extended_characters import (
+    BULLET,
+    CONTROL,
+    DIGIT,
+    LETTER,
+    LOWER,
+    MARK,
+    NUMERAL_SIGN,
+    PUNCTUATION,
+    RARE,
+    SCRIPT_MASK,
+    SPACE,
+    SYMBOL,
+    UNASSIGNED,
+    extended_class_table,
+)
 from dataeng.kernels.extended_counters import EXTENDED_COUNTERS, EXTENDED_MEASURES, LETTERS_PER_WORD, SCRIPTS
 from dataeng.kernels.phrases import JAVASCRIPT, LOREM, POLICY, mentions_javascript, phrase_flag
+from dataeng.kernels.stop_words import StopWords, stop_word_rows
 from dataeng.kernels.text import (
-    CODE_POINT_LIMIT,
     TextBuffers,
     clear_table,
     decode,
@@ -22,24 +36,6 @@ from dataeng.kernels.text import (
     signed,
     table_size,
 )
-from dataeng.kernels.words import StopWords, stop_word_rows
-
-# Bits of the class table (uint32); the lowest five are the script: 0 none, then as in SCRIPTS.
-SCRIPT_MASK = 31
-SPACE = 1 << 5
-LETTER = 1 << 6
-UPPER = 1 << 7
-LOWER = 1 << 8  # str.islower or title case: a word with one is not in capitals
-PUNCTUATION = 1 << 9
-SYMBOL = 1 << 10
-CONTROL = 1 << 11
-UNASSIGNED = 1 << 12
-PRIVATE = 1 << 13
-DIGIT = 1 << 14
-NUMERAL_SIGN = 1 << 15
-MARK = 1 << 16
-BULLET = 1 << 17
-RARE = PUNCTUATION | SYMBOL | CONTROL | UNASSIGNED | PRIVATE
 
 _INDEX = {name: i for i, name in enumerate(EXTENDED_COUNTERS)}
 BYTES, LETTERS, UPPERCASE, DIGITS, WHITESPACE = (
@@ -74,45 +70,9 @@ UPPERCASE_LINES, DIGIT_LINES, ONE_WORD_LINES, TERMINAL_LINES, BULLET_LINES = (
 JAVASCRIPT_LINES, LOREM_LINES, POLICY_LINES, LONGEST_LINE = (
     _INDEX[name] for name in ("javascript_lines", "lorem_ipsum_lines", "policy_lines", "longest_line_chars")
 )
-TEXT_CONTROLS = "\t\n\r"
-NUMERAL_SIGNS = ".,:;%+-/()$"
-BULLETS = "-*•●‣⁃◦▪"
 LONGEST_STOP_WORD = 32  # bytes
 SHIFT = np.uint64(20)
 ONE = np.uint64(1)
-
-
-@functools.cache
-def extended_class_table() -> NDArray[np.uint32]:
-    """Returns the class bits of every code point, uint32 [`CODE_POINT_LIMIT`], read-only."""
-    table = np.zeros(CODE_POINT_LIMIT, np.uint32)
-    bits = {"P": PUNCTUATION, "S": SYMBOL, "M": MARK}
-    exact = {"Cc": CONTROL, "Cn": UNASSIGNED, "Co": PRIVATE}
-    by_category: dict[str, int] = {}
-    for i in range(0x110000):
-        category = unicodedata.category(chr(i))
-        if category not in by_category:
-            by_category[category] = exact.get(category, bits.get(category[0], 0))
-        table[i] = by_category[category]
-    characters = np.arange(0x110000, dtype=np.uint32)
-    characters[0xD800:0xE000] = 0  # surrogates are not characters
-    strings = characters.view("U1")
-    upper, lower = np.strings.isupper(strings), np.strings.islower(strings)
-    known = table[:0x110000]
-    known |= np.where(np.strings.isspace(strings), SPACE, 0).astype(np.uint32)
-    known |= np.where(np.strings.isalpha(strings), LETTER, 0).astype(np.uint32)
-    known |= np.where(upper, UPPER, 0).astype(np.uint32)
-    titles = [i for i in range(0x3000) if unicodedata.category(chr(i)) == "Lt"]
-    known |= np.where(lower, LOWER, 0).astype(np.uint32)
-    table[titles] |= np.uint32(LOWER)
-    for text, bit in [("0123456789", DIGIT), (NUMERAL_SIGNS, NUMERAL_SIGN), (BULLETS, BULLET)]:
-        table[[ord(c) for c in text]] |= np.uint32(bit)
-    table[[ord(c) for c in TEXT_CONTROLS]] &= np.uint32(~CONTROL & 0xFFFFFFFF)
-    for script, ranges in enumerate(SCRIPTS.values(), start=1):
-        for first, last in ranges:
-            table[first : last + 1] |= np.uint32(script)
-    table.flags.writeable = False
-    return table
 
 
 @called

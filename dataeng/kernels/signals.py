@@ -61,8 +61,9 @@ from dataeng.kernels.phrases import (
 )
 from dataeng.kernels.repetition import count_ngrams, count_repeated_lines, count_repeated_paragraphs
 from dataeng.kernels.special_cases import MAX_SPECIAL_BYTES, special_case
+from dataeng.kernels.stop_words import StopWords, stop_word_rows
 from dataeng.kernels.text import TextBuffers, decode, hash_bytes, previous_character, signed, table_size
-from dataeng.kernels.words import StopWords, add_pieces, add_word, split_chunk, stop_word_rows
+from dataeng.kernels.words import add_pieces, add_word, split_chunk
 
 Words = Literal["split", "whitespace"]
 
@@ -461,7 +462,7 @@ def count_signals(
 
     Args:
       words: what a word is, see `dataeng.kernels.words`.
-      stop_words: lists per language, from `dataeng.kernels.words.stop_word_table`.
+      stop_words: lists per language, from `dataeng.kernels.stop_words.stop_word_table`.
       languages: the language of each text; texts in one without a list get 0 stop words.
 
     Returns:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from dataeng.kernels.counters import COUNTERS
 from dataeng.kernels.signals import Words, count_signals
+from dataeng.kernels.stop_words import MAX_STOP_WORDS, stop_word_table
 from dataeng.kernels.text import text_buffers
-from dataeng.kernels.words import MAX_STOP_WORDS, stop_word_table
 from tests.kernels.signals_reference import c4_counts, line_counts, word_counts
 from tests.kernels.words_reference import count_sentences, count_sentences_of_chunks, split_words
 

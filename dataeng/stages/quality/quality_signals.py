@@ -15,7 +15,7 @@ from dataeng.stages.quality.bad_words import bad_word_pattern, bad_words
 from dataeng.stages.quality.stop_words import STOP_WORDS
 
 if TYPE_CHECKING:
-    from dataeng.kernels.words import StopWords
+    from dataeng.kernels.stop_words import StopWords
 
 PREFIX = "quality_"
 ZSTD_LEVEL = 1
@@ -65,7 +65,7 @@ class QualitySignals(RowStage):
         return {**counts, **dict.fromkeys((PREFIX + name for name in EXTENDED_MEASURES), pl.Float64())}
 
     def setup(self, artifacts: Mapping[str, Path]) -> None:
-        from dataeng.kernels.words import stop_word_table
+        from dataeng.kernels.stop_words import stop_word_table
 
         try:
             self._stop_words = stop_word_table({**STOP_WORDS, **self.stop_words})

@@ -5,7 +5,7 @@ import pytest
 
 from dataeng.errors import ConfigError
 from dataeng.kernels.counters import COUNTERS
-from dataeng.kernels.words import MAX_STOP_WORDS
+from dataeng.kernels.stop_words import MAX_STOP_WORDS
 from dataeng.stages.quality.quality_signals import QualitySignals
 from dataeng.stages.quality.stop_words import STOP_WORDS
 
