@@ -86,7 +86,7 @@ class Pipeline:
     @property
     def kernels(self) -> tuple[str, ...]:
         """The kernel modules that the stages call."""
-        return tuple(sorted({name for step in iter_steps(self) for name in step.stage.kernels}))
+        return tuple(sorted({name for step in iter_steps(self) for name in step.stage.needed_kernels()}))
 
     @property
     def uses_own_code(self) -> list[str]:

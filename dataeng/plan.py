@@ -12,16 +12,8 @@ libraries that decide their output, the content of their model files, and the fi
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
-import inspect
-import json
-import platform
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
-from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
@@ -29,12 +21,10 @@ import polars as pl
 from dataeng.config import Pipeline, Step, iter_steps
 from dataeng.document import DETAIL, IDENTITY, REASON
 from dataeng.errors import ConfigError, InputError, PlanError, nearest
-from dataeng.formats.atomic import sha256_file
+from dataeng.fingerprint import digest, environment, step_recipe
 from dataeng.predicate import parse_predicate
 from dataeng.stage import Columns, ExchangeStage, InputFile, RowStage, Sink, Source
 
-ALWAYS = ("polars", "pyarrow")
-"""Libraries that decide the output of every stage."""
 ENGINE_VERSION = 1
 """Raise it when the engine itself writes something different for the same stages."""
 
@@ -288,13 +278,10 @@ def _recipe(pipeline: Pipeline, phase: Phase, files: list[tuple[Step, InputFile]
         ("sink:", phase.sinks),
         ("reduce:", (phase.exchange,)),
     ]
-    steps = {prefix + step.name: _step_recipe(step) for prefix, group in named for step in group if step is not None}
+    steps = {prefix + step.name: step_recipe(step) for prefix, group in named for step in group if step is not None}
     recipe: dict[str, Any] = {
         "engine": ENGINE_VERSION,
-        "environment": {
-            "python": ".".join(platform.python_version_tuple()[:2]),
-            "unicode": unicodedata.unidata_version,
-        },
+        "environment": environment(),
         "kind": phase.kind,
         "keep_rejected_text": pipeline.keep_rejected_text,
         "steps": steps,
@@ -304,68 +291,6 @@ def _recipe(pipeline: Pipeline, phase: Phase, files: list[tuple[Step, InputFile]
     if phase.kind == "rows" and phase.reads_documents_of is None:
         recipe["input"] = {f"{step.name}:{file.name}": [file.size_bytes, file.modified_ns] for step, file in files}
     return recipe
-
-
-def _step_recipe(step: Step) -> dict[str, Any]:
-    stage = step.stage
-    return {
-        "stage": step.key,
-        "config": json.loads(stage.model_dump_json()),
-        "where": step.where,
-        "version": stage.version,
-        "source": _source_hash(type(stage), bool(stage.kernels)),
-        "libraries": {name: _library_version(name) for name in (*ALWAYS, *stage.libraries)},
-        "models": _model_hashes(step),
-    }
-
-
-def _model_hashes(step: Step) -> dict[str, str]:
-    """Returns the SHA-256 of every model file by name; of files with the same name, the later ones are numbered."""
-    hashes: dict[str, str] = {}
-    for path in step.stage.model_files():
-        name, count = path.name, 1
-        while name in hashes:
-            count += 1
-            name = f"{path.name} ({count})"
-        try:
-            hashes[name] = sha256_file(path)
-        except OSError as error:
-            raise InputError(f"'{step.name}' cannot read {path}: {error.strerror}.") from error
-    return hashes
-
-
-@lru_cache(maxsize=256)
-def _library_version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
-
-
-def _source_hash(cls: type, uses_kernels: bool) -> str:
-    """Returns a hash of the code that decides a stage's output, so that nobody has to think of raising a version.
-
-    That is every module in the folder of the stage's: what a stage imports from beside it is as much its own as what
-    is in the same file. Kernels are hashed all together.
-    """
-    try:
-        module = Path(inspect.getfile(cls)).resolve()
-    except (OSError, TypeError):
-        return "unknown"
-    shared = module.parent.name in ("site-packages", "dist-packages")  # a module that is a whole distribution
-    sources = [module] if shared else list(module.parent.glob("*.py"))
-    if uses_kernels:
-        sources += (Path(__file__).parent / "kernels").glob("*.py")
-    return _hash_files(tuple(sorted(sources)), tuple(path.stat().st_mtime_ns for path in sorted(sources)))
-
-
-@lru_cache(maxsize=256)
-def _hash_files(paths: tuple[Path, ...], modified_ns: tuple[int, ...]) -> str:
-    """The modification times only decide what is remembered between plans of one process."""
-    sources = hashlib.sha256()
-    for path in paths:
-        sources.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return sources.hexdigest()[:16]
 
 
 def _tasks(
@@ -399,8 +324,3 @@ def _tasks(
 
 def _phase_digest(tasks: tuple[Task, ...]) -> str:
     return digest([task.fingerprint for task in tasks])
-
-
-def digest(value: Any) -> str:
-    """Returns 32 hex digits that stand for any JSON-able value."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:32]

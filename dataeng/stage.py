@@ -79,6 +79,10 @@ class Stage(BaseModel):
     kernels: ClassVar[tuple[str, ...]] = ()
     """Modules of `dataeng.kernels` that it calls; they are compiled before workers start."""
 
+    def needed_kernels(self) -> tuple[str, ...]:
+        """Returns those of `kernels` that this stage, as configured, calls."""
+        return self.kernels
+
     def columns(self) -> Columns:
         """Returns the columns that this stage, as configured, reads, adds and removes."""
         return Columns(reads=("text",))

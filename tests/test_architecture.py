@@ -39,14 +39,15 @@ ALLOWED: dict[str, set[str]] = {
     | {"dataeng", "dataeng.document", "dataeng.predicate", "dataeng.formats", "dataeng.kernels", "dataeng.stage"}
     | {"dataeng.presets"},
     "dataeng.config": LEAVES | {"dataeng.stage", "dataeng.stages", "dataeng.predicate", "dataeng.document"},
+    "dataeng.fingerprint": LEAVES | {"dataeng.config", "dataeng.formats", "dataeng.stages"},
     "dataeng.plan": LEAVES
-    | {"dataeng.config", "dataeng.document", "dataeng.formats", "dataeng.predicate", "dataeng.stage", "dataeng.stages"},
+    | {"dataeng.config", "dataeng.document", "dataeng.fingerprint", "dataeng.predicate", "dataeng.stage"},
     "dataeng.engine": LEAVES
     | {"dataeng", "dataeng.config", "dataeng.document", "dataeng.formats", "dataeng.kernels", "dataeng.plan"}
     | {"dataeng.predicate", "dataeng.stage", "dataeng.stages"},
     "dataeng.report": LEAVES
     | {"dataeng", "dataeng.config", "dataeng.document", "dataeng.engine", "dataeng.formats", "dataeng.mixture"}
-    | {"dataeng.plan", "dataeng.predicate", "dataeng.stage", "dataeng.stages"}
+    | {"dataeng.plan", "dataeng.predicate", "dataeng.stage", "dataeng.stages", "dataeng.fingerprint"}
     | {"dataeng.presets", "dataeng.kernels"},  # rules are decided again, and signals are described
     "trainer": LEAVES | {"dataeng.formats", "dataeng.mixture"},
 }

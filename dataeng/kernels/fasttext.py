@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from dataeng.kernels.compiling import called, inlined, kernel
 from dataeng.kernels.fasttext_format import HIERARCHICAL_SOFTMAX, NEGATIVE_SAMPLING, ONE_VS_ALL, ModelFile, read_model
-from dataeng.kernels.text import TextBuffers, hash_bytes, table_size
-from dataeng.kernels.words import hash_word
+from dataeng.kernels.text import TextBuffers, hash_bytes, hash_word, table_size
 
 FNV_START = np.uint32(2166136261)
 FNV_PRIME = np.uint32(16777619)

@@ -60,8 +60,10 @@ from dataeng.kernels.phrases import (
     phrase_flag,
 )
 from dataeng.kernels.repetition import count_ngrams, count_repeated_lines, count_repeated_paragraphs
-from dataeng.kernels.text import TextBuffers, decode, previous_character, signed, table_size
-from dataeng.kernels.words import StopWords, add_word, split_chunk, stop_word_table
+from dataeng.kernels.special_cases import MAX_SPECIAL_BYTES, special_case
+from dataeng.kernels.stop_words import StopWords, stop_word_rows
+from dataeng.kernels.text import TextBuffers, decode, hash_bytes, previous_character, signed, table_size
+from dataeng.kernels.words import add_pieces, add_word, split_chunk
 
 Words = Literal["split", "whitespace"]
 
@@ -236,6 +238,8 @@ def walk(
     line_start: NDArray[np.int32],
     line_char: NDArray[np.int32],
     line_is_text: NDArray[np.uint8],
+    cuts: NDArray[np.int32],
+    suffixes: NDArray[np.int32],
     row: NDArray[np.int64],
 ) -> tuple[int, int, int, int, int, int]:
     """Walks once over a text: counts into ``row``, lists words and break lines.
@@ -331,39 +335,53 @@ def walk(
         words += 1
         if chunk_chars > 1000:
             flags |= LONG_WORD
-        if not all_kind & PUNCTUATION:
-            if ended:
-                sentences += 1
-                ended = False
         flags |= phrase_flag(data, chunk, start, stop)
         if any_kind & LETTER_J and mentions_javascript(data, chunk, i):
             flags |= JAVASCRIPT
         if dots >= 3:
             row[ELLIPSES] += count_ellipses(data, chunk, i)
-        if any_kind & TERMINAL and ends_sentence(data, chunk, i, classes):
-            ended = True
-        mixed = any_kind & DIGIT != 0 and any_kind & ALPHA != 0  # may end in a unit
-        if split and chunk_chars > 1 and (specials or mixed):
-            final_period = data[i - 1] == 46 and prior_kind & BEFORE_PERIOD
-            if specials == 1 and not mixed and (last_kind & SUFFIX or final_period):
-                # Nearly all chunks with punctuation are a word and a comma or period.
-                num_words = add_word(
-                    data, chunk, i - last_size, chunk_chars - 1, any_kind, prior_all,
+        value = hash_bytes(data, chunk, i)
+        if split:
+            mixed = any_kind & DIGIT != 0 and any_kind & ALPHA != 0  # may end in a unit
+            special = special_case(value) if i - chunk <= MAX_SPECIAL_BYTES else 0
+            if chunk_chars > 1 and (specials or mixed or special):
+                final_period = data[i - 1] == 46 and prior_kind & BEFORE_PERIOD
+                if specials == 1 and not mixed and not special and (last_kind & SUFFIX or final_period):
+                    # Nearly all chunks with punctuation are a word and a comma or period.
+                    cut = i - last_size
+                    value = hash_bytes(data, chunk, cut)
+                    if cut - chunk > MAX_SPECIAL_BYTES or special_case(value) == 0:
+                        if ended and not prior_all & PUNCTUATION:
+                            sentences += 1
+                            ended = False
+                        if last_kind & TERMINAL or (chunk_chars == 2 and any_kind & TERMINAL):
+                            ended = True
+                        num_words = add_word(
+                            value, chunk_chars - 1, any_kind, prior_all,
+                            stop_filter, stop_hashes, stop_seen, word_hash, word_end, num_words, row,
+                        )  # fmt: skip
+                        num_words = add_word(
+                            hash_bytes(data, cut, i), 1, last_kind, last_kind,
+                            stop_filter, stop_hashes, stop_seen, word_hash, word_end, num_words, row,
+                        )  # fmt: skip
+                        continue
+                num_pieces = split_chunk(data, chunk, i, classes, cuts, suffixes)
+                num_words, sentences, ended = add_pieces(
+                    data, chunk, cuts, num_pieces, sentences, ended, classes,
                     stop_filter, stop_hashes, stop_seen, word_hash, word_end, num_words, row,
                 )  # fmt: skip
-                num_words = add_word(
-                    data, i - last_size, i, 1, last_kind, last_kind, stop_filter, stop_hashes, stop_seen,
-                    word_hash, word_end, num_words, row,
-                )  # fmt: skip
                 continue
-            num_words = split_chunk(
-                data, chunk, i, classes, stop_filter, stop_hashes, stop_seen, word_hash, word_end, num_words, row
-            )
+            ends = chunk_chars == 1 and any_kind & TERMINAL != 0
         else:
-            num_words = add_word(
-                data, chunk, i, chunk_chars, any_kind, all_kind, stop_filter, stop_hashes, stop_seen,
-                word_hash, word_end, num_words, row,
-            )  # fmt: skip
+            ends = any_kind & TERMINAL != 0 and ends_sentence(data, chunk, i, classes)
+        if ended and not all_kind & PUNCTUATION:
+            sentences += 1
+            ended = False
+        ended = ended or ends
+        num_words = add_word(
+            value, chunk_chars, any_kind, all_kind, stop_filter, stop_hashes, stop_seen,
+            word_hash, word_end, num_words, row,
+        )  # fmt: skip
     if line_open:
         judge_line(data, first, last, words, flags, sentences, row)
     if break_text:
@@ -417,7 +435,7 @@ def measure(
         stop_seen[0] = 0
         num_words, num_lines, first_byte, first_char, last_byte, last_char = walk(
             data, start, stop, classes, split, stop_filter[language[text]], stop_hashes[language[text]], stop_seen,
-            word_hash, word_end, line_start, line_char, line_is_text, row,
+            word_hash, word_end, line_start, line_char, line_is_text, gram_slot, candidates, row,
         )  # fmt: skip
         seen = stop_seen[0]
         while seen:
@@ -444,22 +462,13 @@ def count_signals(
 
     Args:
       words: what a word is, see `dataeng.kernels.words`.
-      stop_words: lists per language, from `dataeng.kernels.words.stop_word_table`.
+      stop_words: lists per language, from `dataeng.kernels.stop_words.stop_word_table`.
       languages: the language of each text; texts in one without a list get 0 stop words.
 
     Returns:
       int64 [texts, counters]; the columns are `dataeng.kernels.counters.COUNTERS`, in that order.
     """
-    table = stop_words or stop_word_table({})
-    rows = {name: row for row, name in enumerate(table.languages)}
-    nothing = len(table.hashes)  # a row without stop words
-    hashes = np.vstack([table.hashes, np.zeros((1, table.hashes.shape[1]), np.uint64)])
-    filters = np.vstack([table.filter, np.zeros((1, 256), np.uint8)])
-    language = np.full(texts.num_texts, nothing, np.int32)
-    if languages is not None:
-        if len(languages) != texts.num_texts:
-            raise ValueError(f"{len(languages)} languages for {texts.num_texts} texts")
-        language[:] = [rows.get(name, nothing) if name is not None else nothing for name in languages]
+    hashes, filters, language = stop_word_rows(texts.num_texts, stop_words, languages)
     counters = np.empty((texts.num_texts, len(COUNTERS)), np.int64)
     longest = int(np.diff(texts.offsets).max()) if texts.num_texts else 0
     tables = np.empty(table_size(longest + 2), np.uint64)

@@ -147,6 +147,17 @@ def hash_bytes(data: NDArray[np.uint8], start: int, stop: int) -> np.uint64:
     return (state ^ (state >> U32)) | ONE
 
 
+def hash_word(word: bytes) -> int:
+    """`hash_bytes` in plain Python, so that a table of words needs no compiling."""
+    mask, state = (1 << 64) - 1, 0x243F6A8885A308D3 ^ len(word)
+    blocks = [word[i : i + 8] for i in range(0, len(word), 8)] or [b""]
+    for block in blocks:
+        state = ((state ^ int.from_bytes(block, "little")) * 0x9E3779B97F4A7C15) & mask
+        state ^= state >> 32
+    state = (state * 0xD6E8FEB86659FD93) & mask
+    return (state ^ (state >> 32)) | 1
+
+
 @inlined
 def decode(data: NDArray[np.uint8], i: int, stop: int) -> tuple[int, int]:
     """Returns the code point that starts at the non-ASCII byte ``data[i]`` and its length in bytes.

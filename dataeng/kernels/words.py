@@ -6,19 +6,16 @@ Dolma) a chunk is a word. With ``words="split"`` chunks are cut further, by the 
 
 * punctuation, quotes, symbols and emoji are cut off both ends, one word each; a run of periods is one word;
 * a final period stays with a single capital ("J.") and is cut off after anything else;
-* ``'s`` is cut off the end; so are the English contractions ``n't 'm 're 've 'll 'd``; so are units, ``%``, ``+`` and
-  currency signs after a digit;
+* ``'s`` is cut off the end; so are units, ``%``, ``+`` and currency signs after a digit;
 * inside, a chunk is cut at ellipses, symbols, hyphens before a letter, commas and ``: < > = /`` between letters,
   operators between digits, and a period between a lower-case and an upper-case letter; web addresses are left whole.
 
-Not reproduced: spaCy's list of special cases (abbreviations such as "e.g.", "gonna", "cannot", emoticons), and the
-currency names of several letters.
+spaCy's special cases go first: contractions ("do" + "n't", "can" + "not"), abbreviations ("e.g.", "Mr.") and emoticons,
+see `dataeng.kernels.special_cases`. Not reproduced: currency names of several letters, and the rarer parts of its
+pattern for web addresses.
 """
 
 from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,51 +32,13 @@ from dataeng.kernels.characters import (
     PUNCTUATION,
     QUOTE,
     SUFFIX,
+    TERMINAL,
     UPPER,
 )
 from dataeng.kernels.compiling import called, inlined
 from dataeng.kernels.counters import ALPHA_WORDS, SYMBOL_FREE_CHARS, SYMBOL_FREE_WORDS
+from dataeng.kernels.special_cases import MAX_PIECES, MAX_SPECIAL_BYTES, special_case
 from dataeng.kernels.text import decode, hash_bytes, previous_character, signed
-
-#: A language has at most as many stop words as a uint64 has bits, one to remember each.
-MAX_STOP_WORDS = 64
-
-
-class StopWords(NamedTuple):
-    """Stop words of several languages, ready for the kernel; a language is a row."""
-
-    languages: tuple[str, ...]
-    hashes: NDArray[np.uint64]  # [languages, MAX_STOP_WORDS], 0 = none
-    filter: NDArray[np.uint8]  # [languages, 256]: whether any stop word's hash has this low byte
-
-
-def stop_word_table(words: Mapping[str, Sequence[str]]) -> StopWords:
-    """Hashes the stop words of each language.
-
-    Raises:
-      ValueError: a language has more than `MAX_STOP_WORDS` words.
-    """
-    hashes = np.zeros((max(1, len(words)), MAX_STOP_WORDS), np.uint64)
-    low_bytes = np.zeros((max(1, len(words)), 256), np.uint8)
-    for row, (language, listed) in enumerate(words.items()):
-        if len(set(listed)) > MAX_STOP_WORDS:
-            raise ValueError(f"{len(set(listed))} stop words for {language!r}, at most {MAX_STOP_WORDS} are possible")
-        for column, word in enumerate(sorted(set(listed))):
-            value = hash_word(word.encode())
-            hashes[row, column] = value
-            low_bytes[row, (int(value) >> 8) & 255] = 1
-    return StopWords(tuple(words), hashes, low_bytes)
-
-
-def hash_word(word: bytes) -> int:
-    """`dataeng.kernels.text.hash_bytes` in plain Python, so that a table of stop words needs no compiling."""
-    mask, state = (1 << 64) - 1, 0x243F6A8885A308D3 ^ len(word)
-    blocks = [word[i : i + 8] for i in range(0, len(word), 8)] or [b""]
-    for block in blocks:
-        state = ((state ^ int.from_bytes(block, "little")) * 0x9E3779B97F4A7C15) & mask
-        state ^= state >> 32
-    state = (state * 0xD6E8FEB86659FD93) & mask
-    return (state ^ (state >> 32)) | 1
 
 
 @called
@@ -91,9 +50,7 @@ def note_stop_word(word: np.uint64, stop_hashes: NDArray[np.uint64], stop_seen: 
 
 @inlined
 def add_word(
-    data: NDArray[np.uint8],
-    start: int,
-    stop: int,
+    value: np.uint64,
     num_chars: int,
     any_kind: int,
     all_kind: int,
@@ -105,13 +62,12 @@ def add_word(
     num_words: int,
     row: NDArray[np.int64],
 ) -> int:
-    """Appends the word ``data[start:stop]`` and returns the new number of words.
+    """Appends the word of which ``value`` is the hash and returns the new number of words.
 
     Args:
       any_kind: class bits that any of its characters has; ``all_kind``: those that all have.
       word_hash: [words], filled; ``word_end``: [words + 1], characters of all words so far, filled.
     """
-    value = hash_bytes(data, start, stop)
     word_hash[num_words] = value
     word_end[num_words + 1] = word_end[num_words] + num_chars
     if not all_kind & PUNCTUATION:
@@ -125,10 +81,13 @@ def add_word(
 
 
 @called
-def add_piece(
+def add_pieces(
     data: NDArray[np.uint8],
     start: int,
-    stop: int,
+    cuts: NDArray[np.int32],
+    num_pieces: int,
+    sentences: int,
+    ended: bool,
     classes: NDArray[np.uint16],
     stop_filter: NDArray[np.uint8],
     stop_hashes: NDArray[np.uint64],
@@ -137,23 +96,39 @@ def add_piece(
     word_end: NDArray[np.int32],
     num_words: int,
     row: NDArray[np.int64],
-) -> int:
-    """As `add_word`, for a piece of a chunk whose characters have still to be looked at."""
-    num_chars, any_kind, all_kind = 0, 0, 0xFFFF
+) -> tuple[int, int, bool]:
+    """Adds the words that a chunk was cut into, see `split_chunk`.
+
+    Args:
+      start: where the chunk starts; ``cuts``: where each word ends, from there.
+      sentences, ended: how often a sentence started in this line, and whether the last one has ended.
+
+    Returns:
+      the new number of words, ``sentences`` and ``ended``.
+    """
     i = start
-    while i < stop:
-        code_point, size = signed(data[i]), 1
-        if code_point >= 128:
-            code_point, size = decode(data, i, stop)
-        kind = signed(classes[code_point])
-        any_kind |= kind
-        all_kind &= kind
-        num_chars += 1
-        i += size
-    return add_word(
-        data, start, stop, num_chars, any_kind, all_kind, stop_filter, stop_hashes, stop_seen,
-        word_hash, word_end, num_words, row,
-    )  # fmt: skip
+    for k in range(num_pieces):
+        first, stop = i, start + cuts[k]
+        num_chars, any_kind, all_kind = 0, 0, 0xFFFF
+        while i < stop:
+            code_point, size = signed(data[i]), 1
+            if code_point >= 128:
+                code_point, size = decode(data, i, stop)
+            kind = signed(classes[code_point])
+            any_kind |= kind
+            all_kind &= kind
+            num_chars += 1
+            i += size
+        if num_chars == 1 and any_kind & TERMINAL:
+            ended = True
+        elif ended and not all_kind & PUNCTUATION:
+            sentences += 1
+            ended = False
+        num_words = add_word(
+            hash_bytes(data, first, stop), num_chars, any_kind, all_kind, stop_filter, stop_hashes, stop_seen,
+            word_hash, word_end, num_words, row,
+        )  # fmt: skip
+    return num_words, sentences, ended
 
 
 @inlined
@@ -251,47 +226,6 @@ def suffix_start(data: NDArray[np.uint8], start: int, stop: int, classes: NDArra
 
 
 @called
-def next_suffix_end(data: NDArray[np.uint8], i: int, stop: int, classes: NDArray[np.uint16]) -> int:
-    """Returns where the suffix that starts at byte ``i`` ends, in a stretch that `suffix_start` found to be suffixes.
-
-    Forwards, so that ten thousand exclamation marks cost ten thousand steps. A suffix of several characters is a run of
-    periods, an apostrophe with its s, or a unit (the only one with characters that are no suffix by themselves).
-    """
-    if data[i] == 46:
-        return run_of(data, i, stop, 46)
-    quote = is_apostrophe(data, i, stop)
-    if quote and i + quote < stop and data[i + quote] | 32 == 115:
-        return i + quote + 1
-    if kind_at(data, i, stop, classes) & SUFFIX:
-        return i + character_bytes(data[i])
-    while i < stop and data[i] != 46 and not kind_at(data, i, stop, classes) & SUFFIX:
-        i += character_bytes(data[i])
-    return min(i, stop)
-
-
-@called
-def contraction_start(data: NDArray[np.uint8], start: int, stop: int) -> int:
-    """Returns where ``n't 'm 're 've 'll 'd`` at the end of an English word starts, or ``stop``."""
-    size = stop - start
-    if size < 3:
-        return stop
-    last, before = data[stop - 1] | 32, data[stop - 2] | 32
-    i = stop
-    if last == 116 or last == 109 or last == 100:  # t m d
-        i = stop - 1
-    elif (last == 101 and (before == 114 or before == 118)) or (last == 108 and before == 108):  # re ve ll
-        i = stop - 2
-    else:
-        return stop
-    quote = previous_character(data, i, start)
-    if not is_apostrophe(data, quote, stop) or quote == start:
-        return stop
-    if last == 116:
-        return quote - 1 if data[quote - 1] | 32 == 110 and quote - 1 > start else stop
-    return quote
-
-
-@called
 def is_address(data: NDArray[np.uint8], start: int, stop: int, classes: NDArray[np.uint16]) -> bool:
     """Whether the piece looks like a web or mail address, by the gist of spaCy's ``URL_PATTERN``.
 
@@ -301,7 +235,12 @@ def is_address(data: NDArray[np.uint8], start: int, stop: int, classes: NDArray[
     i = start
     for j in range(start, stop - 2):
         if data[j] == 58 and data[j + 1] == 47 and data[j + 2] == 47:
+            if j < start + 2:
+                return False
             i = j + 3
+            break
+        scheme = data[j] == 43 or data[j] == 45 or data[j] == 46 or data[j] == 95
+        if not scheme and not kind_at(data, j, stop, classes) & (ALPHA | DIGIT) and data[j] & 0xC0 != 0x80:
             break
     for j in range(i, stop):
         if data[j] == 47:
@@ -329,7 +268,14 @@ def is_address(data: NDArray[np.uint8], start: int, stop: int, classes: NDArray[
         i += character_bytes(byte)
     if labels == 0 or i - label_start < 2 or not lower_only:
         return False
-    return i >= stop or data[i] == 58 or data[i] == 47 or data[i] == 63 or data[i] == 35
+    if i < stop and data[i] == 58:  # a port
+        port = i + 1
+        while i + 1 < stop and 48 <= data[i + 1] <= 57:
+            i += 1
+        i += 1
+        if i - port < 2 or i - port > 5:
+            return False
+    return i >= stop or data[i] == 47 or data[i] == 63 or data[i] == 35
 
 
 @called
@@ -374,55 +320,130 @@ def infix_end(data: NDArray[np.uint8], i: int, start: int, stop: int, before: in
     return i
 
 
+@inlined
+def special_at(data: NDArray[np.uint8], start: int, stop: int) -> int:
+    """Returns what `special_case` says of ``data[start:stop]``."""
+    if stop <= start or stop - start > MAX_SPECIAL_BYTES:
+        return 0
+    return special_case(hash_bytes(data, start, stop))
+
+
+@inlined
+def cut_special(special: int, start: int, stop: int, cuts: NDArray[np.int32], num_pieces: int) -> int:
+    """Appends the words of a special case between ``start`` and ``stop`` (from the chunk's start)."""
+    first, second = (special >> 8) & 255, (special >> 16) & 255
+    if first:
+        cuts[num_pieces] = start + first
+        num_pieces += 1
+    if second:
+        cuts[num_pieces] = start + second
+        num_pieces += 1
+    cuts[num_pieces] = stop
+    return num_pieces + 1
+
+
+@inlined
+def prefix_end(data: NDArray[np.uint8], i: int, stop: int, classes: NDArray[np.uint16]) -> int:
+    """Returns where the prefix that starts at byte ``i`` ends, or ``i`` if there is none."""
+    if data[i] == 46:
+        end = run_of(data, i, stop, 46)
+        return end if end - i >= 2 else i
+    end = i + character_bytes(data[i])
+    if not kind_at(data, i, stop, classes) & PREFIX or (data[i] == 43 and end < stop and 48 <= data[end] <= 57):
+        return i
+    return end
+
+
 @called
 def split_chunk(
     data: NDArray[np.uint8],
     start: int,
     stop: int,
     classes: NDArray[np.uint16],
-    stop_filter: NDArray[np.uint8],
-    stop_hashes: NDArray[np.uint64],
-    stop_seen: NDArray[np.uint64],
-    word_hash: NDArray[np.uint64],
-    word_end: NDArray[np.int32],
-    num_words: int,
-    row: NDArray[np.int64],
+    cuts: NDArray[np.int32],
+    suffixes: NDArray[np.int32],
 ) -> int:
-    """Cuts a chunk into words as the module's description says, adds them, and returns the new number of words."""
-    # Prefixes, one word each.
-    i = start
-    while i < stop:
-        kind = kind_at(data, i, stop, classes)
-        end = i + character_bytes(data[i])
-        if data[i] == 46:
-            end = run_of(data, i, stop, 46)
-            if end - i < 2:
+    """Cuts a chunk into words as the module's description says.
+
+    Args:
+      cuts: filled with where each word ends, from ``start``; ``suffixes``: scratch; both have room for all bytes.
+
+    Returns:
+      the number of words.
+    """
+    special = special_at(data, start, stop)
+    if special:
+        return cut_special(special, 0, stop - start, cuts, 0)
+    num_pieces, num_suffixes = 0, 0
+    i, end = start, stop
+    # A prefix and a suffix at a time, until what is between them is a special case or has neither.
+    while i < end and not special:
+        after = prefix_end(data, i, end, classes)
+        if after > i:
+            special = special_at(data, after, end)
+            if special:
+                cuts[num_pieces] = after - start
+                num_pieces += 1
+                i = after
                 break
-        elif not kind & PREFIX or (data[i] == 43 and end < stop and 48 <= data[end] <= 57):
+        before = suffix_start(data, after, end, classes) if after < end else end
+        if before < end:
+            special = special_at(data, i, before)
+            if special:
+                suffixes[num_suffixes] = end - start
+                num_suffixes += 1
+                end = before
+                break
+        if after == i and before == end:
             break
-        num_words = add_piece(
-            data, i, end, classes, stop_filter, stop_hashes, stop_seen, word_hash, word_end, num_words, row
-        )
-        i = end
-    # Suffixes are found from the end; they are added after the middle, in the order of the text.
-    middle_end = stop
-    while middle_end > i:
-        at = suffix_start(data, i, middle_end, classes)
-        if at == middle_end:
-            break
-        middle_end = at
-    if middle_end > i:
-        num_words = split_middle(
-            data, i, middle_end, classes, stop_filter, stop_hashes, stop_seen, word_hash, word_end, num_words, row
-        )
-    i = max(i, middle_end)
-    while i < stop:
-        end = next_suffix_end(data, i, stop, classes)
-        num_words = add_piece(
-            data, i, end, classes, stop_filter, stop_hashes, stop_seen, word_hash, word_end, num_words, row
-        )
-        i = end
-    return num_words
+        if after > i:
+            cuts[num_pieces] = after - start
+            num_pieces += 1
+            i = after
+        if before < end:
+            suffixes[num_suffixes] = end - start
+            num_suffixes += 1
+            end = before
+        special = special_at(data, i, end)
+    if special:
+        num_pieces = cut_special(special, i - start, end - start, cuts, num_pieces)
+    elif i < end:
+        num_pieces = split_middle(data, i, end, start, classes, cuts, num_pieces)
+    for k in range(num_suffixes - 1, -1, -1):
+        cuts[num_pieces] = suffixes[k]
+        num_pieces += 1
+    return join_pieces(data, start, cuts, num_pieces)
+
+
+@called
+def join_pieces(data: NDArray[np.uint8], start: int, cuts: NDArray[np.int32], num_pieces: int) -> int:
+    """Joins pieces that side by side are a special case of one word, the longest first; returns how many are left."""
+    longest = 0
+    first = 0
+    for i in range(num_pieces):
+        for n in range(2, min(MAX_PIECES, num_pieces - i) + 1):
+            if cuts[i + n - 1] - first > MAX_SPECIAL_BYTES:
+                break
+            if special_at(data, start + first, start + cuts[i + n - 1]) >> 24 == n:
+                longest = max(longest, n)
+        first = cuts[i]
+    # Rarely any, and each length finds at least one piece: few rounds.
+    for n in range(longest, 1, -1):
+        kept, first, i = 0, 0, 0
+        while i < num_pieces:
+            last = i + n - 1
+            if (
+                last < num_pieces
+                and cuts[last] - first <= MAX_SPECIAL_BYTES
+                and special_at(data, start + first, start + cuts[last]) >> 24 == n
+            ):
+                i = last
+            cuts[kept] = cuts[i]
+            first = cuts[i]
+            kept += 1
+            i += 1
+        num_pieces = kept
+    return num_pieces
 
 
 @called
@@ -430,16 +451,12 @@ def split_middle(
     data: NDArray[np.uint8],
     start: int,
     stop: int,
+    origin: int,
     classes: NDArray[np.uint16],
-    stop_filter: NDArray[np.uint8],
-    stop_hashes: NDArray[np.uint64],
-    stop_seen: NDArray[np.uint64],
-    word_hash: NDArray[np.uint64],
-    word_end: NDArray[np.int32],
-    num_words: int,
-    row: NDArray[np.int64],
+    cuts: NDArray[np.int32],
+    num_pieces: int,
 ) -> int:
-    """Cuts what is left of a chunk between its prefixes and suffixes."""
+    """Cuts what is left of a chunk, which starts at ``origin``, between its prefixes and suffixes."""
     piece, before, i = start, 0, start
     looked_for_address = False
     while i < stop:
@@ -453,34 +470,16 @@ def split_middle(
                     break
             if end > i:
                 if i > piece:
-                    num_words = add_piece(
-                        data,
-                        piece,
-                        i,
-                        classes,
-                        stop_filter,
-                        stop_hashes,
-                        stop_seen,
-                        word_hash,
-                        word_end,
-                        num_words,
-                        row,
-                    )
-                num_words = add_piece(
-                    data, i, end, classes, stop_filter, stop_hashes, stop_seen, word_hash, word_end, num_words, row
-                )
+                    cuts[num_pieces] = i - origin
+                    num_pieces += 1
+                cuts[num_pieces] = end - origin
+                num_pieces += 1
                 before = kind_at(data, previous_character(data, end, start), stop, classes)
                 piece = i = end
                 continue
         before = kind
         i += size
     if stop > piece:
-        cut = contraction_start(data, piece, stop) if piece == start else stop
-        num_words = add_piece(
-            data, piece, cut, classes, stop_filter, stop_hashes, stop_seen, word_hash, word_end, num_words, row
-        )
-        if cut < stop:
-            num_words = add_piece(
-                data, cut, stop, classes, stop_filter, stop_hashes, stop_seen, word_hash, word_end, num_words, row
-            )
-    return num_words
+        cuts[num_pieces] = stop - origin
+        num_pieces += 1
+    return num_pieces

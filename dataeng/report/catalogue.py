@@ -90,3 +90,15 @@ def markdown() -> str:
 
 def _cell(text: str) -> str:
     return text.replace("``", "`").replace("|", "\\|")
+
+
+def signals_markdown() -> str:
+    """Returns the tables of all quality signals, the end of ``docs/signals.md``."""
+    from dataeng.stages.quality.quality_signals import documented_signals
+
+    lines = []
+    for title, signals in documented_signals().items():
+        lines += [f"## {title}", "", "| column | meaning |", "|---|---|"]
+        lines += [f"| `{name}` | {meaning.replace('|', chr(92) + '|')} |" for name, meaning in signals.items()]
+        lines.append("")
+    return "\n".join(lines)

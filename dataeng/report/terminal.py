@@ -15,7 +15,8 @@ from rich.text import Text
 
 from dataeng.engine.records import TaskRecord
 from dataeng.engine.reuse import PhaseState
-from dataeng.plan import Phase, Plan, digest
+from dataeng.fingerprint import digest
+from dataeng.plan import Phase, Plan
 from dataeng.report.explain import Story
 from dataeng.report.funnel import FunnelRow
 from dataeng.report.terminal_marks import marked_text, print_judgement

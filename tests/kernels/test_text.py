@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataeng.kernels.text import TextBuffers, text_buffers
-from dataeng.kernels.words import hash_word
+from dataeng.kernels.text import TextBuffers, hash_word, text_buffers
 
 
 def contents(buffers: TextBuffers) -> list[str]:
@@ -77,7 +76,7 @@ def test_python_and_kernel_hash_words_alike() -> None:
     """The stop words are hashed in Python, the text's words in the kernel: a stop word of any length is found."""
     from dataeng.kernels.counters import STOP_WORDS
     from dataeng.kernels.signals import count_signals
-    from dataeng.kernels.words import stop_word_table
+    from dataeng.kernels.stop_words import stop_word_table
 
     words = ["x" * n for n in range(1, 40)] + ["ü" * n for n in range(1, 20)]
     assert all(hash_word(word.encode()) & 1 for word in words)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 
+from dataeng.kernels import special_cases
 from dataeng.kernels.characters import DATATROVE_TERMINAL, SPACY_CURRENCY, SPACY_PUNCTUATION, SPACY_QUOTES
 
 UNITS = re.split(
@@ -67,7 +69,13 @@ def suffix_of(piece: str) -> str:
 
 
 def is_address(piece: str) -> bool:
-    rest = piece.split("://", 1)[1] if "://" in piece else piece
+    scheme = re.match(r"(?:[A-Za-z0-9_+.-]|(?=[^\x00-\x7f])[^\W_])*", piece).group()  # type: ignore[union-attr]
+    scheme = "".join(itertools.takewhile(lambda c: alnum(c) or c in "_+.-", scheme))
+    rest = piece
+    if piece[len(scheme) :].startswith("://"):
+        if len(scheme.encode()) < 2:
+            return False
+        rest = piece[len(scheme) + 3 :]
     head = rest.split("/", 1)[0]
     if "@" in head:
         rest = rest[head.index("@") + 1 :]
@@ -79,7 +87,7 @@ def is_address(piece: str) -> bool:
         return False
     if len(labels[-1]) < 2 or not all(is_lower(c) for c in labels[-1]):
         return False
-    return len(rest) == len(host) or rest[len(host)] in ":/?#"
+    return bool(re.match(r"(?::[0-9]{2,5})?(?:$|[/?#])", rest[len(host) :]))
 
 
 def infix_at(piece: str, i: int) -> str:
@@ -119,31 +127,63 @@ def split_middle(piece: str) -> list[str]:
             start = i
         else:
             i += 1
-    last = piece[start:]
-    contraction = re.search(r"(?<=.)(?:(?<=.)[nN]['’][tT]|(?<!^)['’](?:[mMdD]|[rRvV][eE]|[lL][lL]))$", last, re.S)
-    if start == 0 and contraction:
-        return [last[: contraction.start()], contraction.group()]
-    return [word for word in [*words, last] if word]
+    return [word for word in [*words, piece[start:]] if word]
+
+
+CUT = {entry.replace("␟", ""): entry.split("␟") for entry in special_cases.CUT.split()}
+WHOLE = {entry.replace("␟", ""): entry.split("␟") for entry in special_cases.WHOLE.split()}
+SPECIAL = CUT | {entry: [entry] for entry in WHOLE}
+
+
+def prefix_of(piece: str) -> str:
+    if match := re.match(r"\.\.+", piece):
+        return match.group()
+    if is_prefix(piece[0]) and not (piece[0] == "+" and piece[1:2] and is_digit(piece[1])):
+        return piece[0]
+    return ""
 
 
 def split_chunk(chunk: str) -> list[str]:
     if len(chunk) == 1:
         return [chunk]
+    if chunk in SPECIAL:
+        return SPECIAL[chunk]
     prefixes: list[str] = []
-    while chunk:
-        if match := re.match(r"\.\.+", chunk):
-            prefix = match.group()
-        elif is_prefix(chunk[0]) and not (chunk[0] == "+" and chunk[1:2] and is_digit(chunk[1])):
-            prefix = chunk[0]
-        else:
-            break
-        prefixes.append(prefix)
-        chunk = chunk[len(prefix) :]
     suffixes: list[str] = []
-    while chunk and (suffix := suffix_of(chunk)):
-        suffixes.insert(0, suffix)
-        chunk = chunk[: -len(suffix)]
-    return [*prefixes, *split_middle(chunk), *suffixes]
+    while chunk and chunk not in SPECIAL:
+        prefix = prefix_of(chunk)
+        rest = chunk[len(prefix) :]
+        if prefix and rest in SPECIAL:
+            prefixes.append(prefix)
+            chunk = rest
+            break
+        suffix = suffix_of(rest) if rest else ""
+        if suffix and chunk[: -len(suffix)] in SPECIAL:
+            suffixes.insert(0, suffix)
+            chunk = chunk[: -len(suffix)]
+            break
+        if not prefix and not suffix:
+            break
+        if prefix:
+            prefixes.append(prefix)
+        if suffix:
+            suffixes.insert(0, suffix)
+        chunk = rest[: len(rest) - len(suffix)]
+    middle = SPECIAL[chunk] if chunk in SPECIAL else split_middle(chunk)
+    return join_pieces([*prefixes, *middle, *suffixes])
+
+
+def join_pieces(pieces: list[str]) -> list[str]:
+    """Joins pieces that side by side are a special case of one word, the longest first."""
+    for n in range(special_cases.MAX_PIECES, 1, -1):
+        joined, i = [], 0
+        while i < len(pieces):
+            entry = WHOLE.get("".join(pieces[i : i + n]))
+            size = n if entry and len(entry) == n and i + n <= len(pieces) else 1
+            joined.append("".join(pieces[i : i + size]))
+            i += size
+        pieces = joined
+    return pieces
 
 
 def split_words(text: str) -> list[str]:
@@ -151,12 +191,31 @@ def split_words(text: str) -> list[str]:
 
 
 def count_sentences(line: str) -> int:
-    """Sentences of a line: 1, and one more wherever a chunk with more than punctuation follows the end of one."""
+    """Sentences of a line: 1, and one more wherever a word with more than punctuation follows the end of one.
+
+    As spaCy's sentencizer: what ends a sentence is a word that is one terminal sign.
+    """
+    sentences, ended = 1, False
+    for word in split_words(line):
+        if len(word) == 1 and word in DATATROVE_TERMINAL:
+            ended = True
+        elif ended and not is_punctuation(word):
+            sentences += 1
+            ended = False
+    return sentences
+
+
+def is_punctuation(word: str) -> bool:
     from tests.kernels.signals_reference import PUNCTUATION_SET
 
+    return all(c in PUNCTUATION_SET for c in word)
+
+
+def count_sentences_of_chunks(line: str) -> int:
+    """The same where words are not split: by how each chunk ends."""
     sentences, ended = 1, False
     for chunk in line.split():
-        if ended and any(c not in PUNCTUATION_SET for c in chunk):
+        if ended and not is_punctuation(chunk):
             sentences += 1
             ended = False
         bare = chunk

@@ -1,4 +1,4 @@
-"""Counts everything that the Gopher, C4 and FineWeb rules look at; decides nothing."""
+"""Counts everything that rules look at; decides nothing."""
 
 from __future__ import annotations
 
@@ -11,22 +11,35 @@ from pydantic import Field, PrivateAttr
 
 from dataeng.errors import ConfigError
 from dataeng.stage import Columns, RowStage
+from dataeng.stages.quality.bad_words import bad_word_pattern, bad_words
 from dataeng.stages.quality.stop_words import STOP_WORDS
 
 if TYPE_CHECKING:
-    from dataeng.kernels.words import StopWords
+    from dataeng.kernels.stop_words import StopWords
 
 PREFIX = "quality_"
+ZSTD_LEVEL = 1
+
+#: Signals of ``signals: all`` that no kernel counts but a library.
+COLUMN_SIGNALS = {
+    "bad_words": "occurrences of the bad words of the document's language (LDNOOBW), in lower case, as whole words "
+    "(anywhere in Japanese, Thai and Chinese); null for a language without a list",
+    "zstd_bytes": f"bytes of the text compressed by zstd at level {ZSTD_LEVEL}; over `bytes`, the compression ratio",
+}
 
 
 class QualitySignals(RowStage):
-    """Adds ``quality_…`` columns: raw counts, one column per entry of `dataeng.kernels.counters.COUNTERS`.
+    """Adds ``quality_…`` columns: raw counts, listed with their meaning in ``docs/signals.md``.
 
-    ``quality_stop_words`` is null for a language without a list. Thresholds are in the presets of ``apply_rules``.
+    ``quality_stop_words`` and ``quality_bad_words`` are null for a language without a list. Thresholds are in the
+    presets of ``apply_rules``.
     """
 
-    kernels: ClassVar[tuple[str, ...]] = ("signals",)
+    kernels: ClassVar[tuple[str, ...]] = ("signals", "extended_signals")
 
+    signals: Literal["default", "all"] = "default"
+    """``default``: what the Gopher, C4 and FineWeb presets need. ``all``: also characters by kind and script, capitals,
+    numerals, addresses, line shares, bad words, entropy and compression; about half as fast."""
     words: Literal["split", "whitespace"] = "split"
     """``split`` cuts punctuation off words (datatrove, FineWeb); ``whitespace`` does not (Gopher paper, Dolma)."""
     language: str | None = None
@@ -36,16 +49,26 @@ class QualitySignals(RowStage):
 
     _stop_words: StopWords | None = PrivateAttr(default=None)
 
+    def needed_kernels(self) -> tuple[str, ...]:
+        return self.kernels if self.signals == "all" else ("signals",)
+
     def columns(self) -> Columns:
         from dataeng.kernels.counters import COUNTERS
 
         return Columns(
             reads=("text",) if self.language else ("text", "language"),
-            signals={PREFIX + name: pl.Int64() for name in COUNTERS},
+            signals={PREFIX + name: pl.Int64() for name in COUNTERS} | (self._more() if self.signals == "all" else {}),
         )
 
+    @staticmethod
+    def _more() -> dict[str, pl.DataType]:
+        from dataeng.kernels.extended_counters import EXTENDED_COUNTERS, EXTENDED_MEASURES
+
+        counts = dict.fromkeys((PREFIX + name for name in (*EXTENDED_COUNTERS, *COLUMN_SIGNALS)), pl.Int64())
+        return {**counts, **dict.fromkeys((PREFIX + name for name in EXTENDED_MEASURES), pl.Float64())}
+
     def setup(self, artifacts: Mapping[str, Path]) -> None:
-        from dataeng.kernels.words import stop_word_table
+        from dataeng.kernels.stop_words import stop_word_table
 
         try:
             self._stop_words = stop_word_table({**STOP_WORDS, **self.stop_words})
@@ -70,4 +93,64 @@ class QualitySignals(RowStage):
         )
         batch = batch.with_columns(pl.Series(PREFIX + name, counts[:, i]) for i, name in enumerate(COUNTERS))
         listed = language.is_in(list(self._stop_words.languages)).fill_null(False)
-        return batch.with_columns(batch.get_column(PREFIX + "stop_words").set(~listed, None))
+        batch = batch.with_columns(batch.get_column(PREFIX + "stop_words").set(~listed, None))
+        return self._with_more(batch, language, listed) if self.signals == "all" else batch
+
+    def _with_more(self, batch: pl.DataFrame, language: pl.Series, listed: pl.Series) -> pl.DataFrame:
+        from dataeng.kernels.extended_counters import EXTENDED_COUNTERS, EXTENDED_MEASURES
+        from dataeng.kernels.extended_signals import count_extended_signals
+        from dataeng.kernels.text import text_buffers
+
+        text = batch.get_column("text").fill_null("")
+        counts, measures = count_extended_signals(
+            text_buffers(text), stop_words=self._stop_words, languages=language.to_list()
+        )
+        batch = batch.with_columns(
+            *(pl.Series(PREFIX + name, counts[:, i]) for i, name in enumerate(EXTENDED_COUNTERS)),
+            *(pl.Series(PREFIX + name, measures[:, i]) for i, name in enumerate(EXTENDED_MEASURES)),
+            count_bad_words(text, language).alias(PREFIX + "bad_words"),
+            compressed_bytes(text).alias(PREFIX + "zstd_bytes"),
+        )
+        name = PREFIX + "stop_word_occurrences"
+        return batch.with_columns(batch.get_column(name).set(~listed, None))
+
+
+def documented_signals() -> dict[str, dict[str, str]]:
+    """Returns the meaning of every column, by what switches it on."""
+    from dataeng.kernels.counters import COUNTERS
+    from dataeng.kernels.extended_counters import EXTENDED_COUNTERS, EXTENDED_MEASURES
+
+    groups = {
+        "Default signals": COUNTERS,
+        "More with `signals: all`": {**EXTENDED_COUNTERS, **EXTENDED_MEASURES, **COLUMN_SIGNALS},
+    }
+    return {title: {PREFIX + name: text for name, text in signals.items()} for title, signals in groups.items()}
+
+
+def count_bad_words(text: pl.Series, language: pl.Series) -> pl.Series:
+    """Returns how often listed words of each text's language occur, Int64; null for a language without a list."""
+    found = pl.Series(pl.repeat(None, len(text), dtype=pl.Int64, eager=True))
+    for name in language.unique().drop_nulls().to_list():
+        if bad_words(name):
+            rows = (language == name).fill_null(False).arg_true()
+            lowered = text.gather(rows).str.to_lowercase()
+            found = found.scatter(rows, 0)
+            # Two patterns: one knows ASCII only and is fast, the other is exact and needed where the text has more.
+            quick = bad_word_pattern(name, ascii_only=True)
+            suspect = lowered.str.contains(quick).arg_true()
+            lowered, rows = lowered.gather(suspect), rows.gather(suspect)
+            is_ascii = lowered.str.len_bytes() == lowered.str.len_chars()
+            for chosen, pattern in ((is_ascii, quick), (~is_ascii, bad_word_pattern(name))):
+                at = chosen.arg_true()
+                found = found.scatter(rows.gather(at), lowered.gather(at).str.count_matches(pattern).cast(pl.Int64))
+    return found
+
+
+def compressed_bytes(text: pl.Series) -> pl.Series:
+    """Returns the size of each text compressed by zstd at `ZSTD_LEVEL`, Int64; the library is as fast as can be."""
+    import pyarrow as pa
+
+    codec = pa.Codec("zstd", compression_level=ZSTD_LEVEL)
+    # A Python loop over documents: the codec takes one buffer at a time, and nearly all the time is inside it.
+    sizes = [codec.compress(buffer).size for buffer in map(pa.py_buffer, text.cast(pl.Binary))]
+    return pl.Series(sizes, dtype=pl.Int64)

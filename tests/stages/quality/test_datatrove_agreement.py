@@ -18,14 +18,14 @@ DOCUMENTS_PER_DOMAIN = 22
 LARGEST = 15_000  # characters: datatrove reads about 0.3 MB a second
 ENGLISH = ("the", "be", "to", "of", "and", "that", "have", "with")
 
-# Least share of documents with the same decision (kept or dropped), and with the same reason. Measured on 289 of up to
-# 60,000 characters: Gopher 0.997 / 0.993, repetition 0.993, C4 0.997, FineWeb 1.0; spaCy's special cases are the rest.
+# Least share of documents with the same decision and reason. Measured on 13,591 documents by
+# tests/accuracy/presets.py: 0.9994 to 1.0000; here a few hundred are read, which leaves room for one or two.
 PEERS: dict[str, tuple[str, dict[str, Any], str, float]] = {
-    "gopher@datatrove": ("GopherQualityFilter", {}, "gopher_", 0.98),
-    "gopher_repetition@datatrove": ("GopherRepetitionFilter", {}, "gopher_repetition_", 0.98),
-    "c4@datatrove": ("C4QualityFilter", {}, "c4_", 0.98),
-    "c4@fineweb": ("C4QualityFilter", {"filter_no_terminal_punct": False}, "c4_", 0.98),
-    "fineweb@code": ("FineWebQualityFilter", {}, "fineweb_", 0.98),
+    "gopher@datatrove": ("GopherQualityFilter", {}, "gopher_", 0.99),
+    "gopher_repetition@datatrove": ("GopherRepetitionFilter", {}, "gopher_repetition_", 0.99),
+    "c4@datatrove": ("C4QualityFilter", {}, "c4_", 0.99),
+    "c4@fineweb": ("C4QualityFilter", {"filter_no_terminal_punct": False}, "c4_", 0.99),
+    "fineweb@code": ("FineWebQualityFilter", {}, "fineweb_", 0.99),
 }
 
 
@@ -87,7 +87,7 @@ def test_decisions(
 def test_words_are_nearly_spacys(measured: pl.DataFrame, peer_results: tuple[list[list[str]], object]) -> None:
     theirs = [len(words) for words in peer_results[0]]
     difference = sum(abs(a - b) for a, b in zip(measured["quality_words"], theirs, strict=True))
-    assert difference / sum(theirs) < 0.012  # 0.0084 measured
+    assert difference / sum(theirs) < 0.001
 
 
 def test_reference_formulas_are_datatroves(texts: list[str], peer_results: tuple[list[list[str]], object]) -> None:

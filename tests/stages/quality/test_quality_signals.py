@@ -5,7 +5,7 @@ import pytest
 
 from dataeng.errors import ConfigError
 from dataeng.kernels.counters import COUNTERS
-from dataeng.kernels.words import MAX_STOP_WORDS
+from dataeng.kernels.stop_words import MAX_STOP_WORDS
 from dataeng.stages.quality.quality_signals import QualitySignals
 from dataeng.stages.quality.stop_words import STOP_WORDS
 
@@ -67,3 +67,44 @@ def test_stop_word_lists() -> None:
     assert len(STOP_WORDS) >= 20
     for language, words in STOP_WORDS.items():
         assert 5 <= len(set(words)) == len(words) <= MAX_STOP_WORDS, language
+
+
+def test_all_signals() -> None:
+    declared = QualitySignals(signals="all").columns().signals
+    found = applied(
+        [("SHIT happens, bullshit too. (shit)", "en"), ("聖職者", "ja"), ("x", "xx"), ("", None)], signals="all"
+    )
+    assert {name: found.schema[name] for name in declared} == declared
+    assert len(declared) > 80
+    assert found["quality_bad_words"].to_list() == [3, 0, None, None]
+    assert found["quality_stop_word_occurrences"].to_list() == [0, None, None, None]
+    assert found["quality_uppercase_words"].to_list() == [1, 0, 0, 0]
+    assert applied([], signals="all").height == 0
+
+
+def test_compression_tells_repetition() -> None:
+    repeated, varied = "the same words " * 100, " ".join(str(i * 7919 % 10007) for i in range(300))
+    found = applied([(repeated, "en"), (varied, "en")], signals="all")
+    ratio = found["quality_zstd_bytes"] / found["quality_bytes"]
+    assert ratio[0] < 0.1 < 0.3 < ratio[1]
+
+
+def test_bad_words_are_found_as_datatrove_finds_them() -> None:
+    import re
+
+    from dataeng.stages.quality.bad_words import bad_word_languages, bad_words
+    from dataeng.stages.quality.quality_signals import count_bad_words
+
+    assert len(bad_word_languages()) == 27
+    for language in bad_word_languages():
+        words = [re.escape(word) for word in bad_words(language)]
+        theirs = re.compile(
+            "|".join(words) if language in ("ja", "th", "zh") else rf"(?:\W|^)({'|'.join(words)})(?:\W|$)"
+        )
+        texts = [f"a {bad_words(language)[i]}. b" for i in (0, -1)] + [
+            "x" + bad_words(language)[0] + "x",
+            "harmless",
+            "",
+        ]
+        found = count_bad_words(pl.Series(texts), pl.Series([language] * len(texts)))
+        assert [count > 0 for count in found] == [theirs.search(text) is not None for text in texts], language
