@@ -17,19 +17,39 @@ EMAILS = "privacy_emails"
 IPS = "privacy_ips"
 
 #: Rust patterns that find the rows worth a closer look. They may find too much, never too little.
-_MAY_HAVE_EMAIL = r"[A-Za-z0-9_%+-]@[A-Za-z0-9-]+\.[A-Za-z0-9]"
+_MAY_HAVE_EMAIL = r"[A-Za-z0-9._%+-]@(?:[A-Za-z0-9-]|[^\x00-\x7f])+\.(?:[A-Za-z0-9-]|[^\x00-\x7f])"
 _MAY_HAVE_IP = (
     r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]|(?:[0-9A-Fa-f]{1,4}:){7}[0-9A-Fa-f]|[23][0-9A-Fa-f]{3}:[0-9A-Fa-f:]*:"
 )
 
-# These run in Python's engine, which backtracks. They cannot here: every repeat is possessive, and a match can start
-# only where a run of its characters starts. So each takes time in proportion to the text.
+# These run in Python's engine, which backtracks. They cannot here, but for the few characters of a top-level domain:
+# other repeats are possessive, and a match can start only where a run of its characters starts. So each takes time in
+# proportion to the text.
 _LOCAL = r"A-Za-z0-9._%+\-"
-_EMAIL = re.compile(rf"(?<![{_LOCAL}])[{_LOCAL}]{{1,64}}+@([A-Za-z0-9\-]++(?:\.[A-Za-z0-9\-]++)++)")
+_LOCAL_PART = re.compile(rf"(?<![{_LOCAL}])[{_LOCAL}]++@")
+#: What `\w` lacks: the vowel signs and tone marks without which भारत or ไทย cannot be written, and accents in NFD.
+_MARKS = (
+    r"\u0300-\u036f\u0591-\u05bd\u064b-\u065f\u0900-\u0963\u0966-\u0df3"
+    r"\u0e31\u0e34-\u0e3a\u0e47-\u0e4e\u0eb1\u0eb4-\u0ebc\u0ec8-\u0ece"
+)
+_ANY_LABEL = rf"(?:[^\W_]|[{_MARKS}\-])++"
+#: No top-level domain has digits, and an accented letter continues a Latin word where a kana or a kanji does not.
+_LABEL_GOES_ON = r"(?![A-Za-z0-9\u00c0-\u024f])"
+_PUNYCODE = r"[Xx][Nn]--[A-Za-z0-9\-]{0,58}[A-Za-z0-9]"
+_ASCII_LABELS = re.compile(r"[A-Za-z0-9\-]++(?:\.[A-Za-z0-9\-]++)++")
+#: Runs of labels, and the top-level domain they must end in. ASCII first: in メール:a@b.jpまで the domain is b.jp. The
+#: last is for what no registry has, such as a@b.comé1.
+_DOMAINS = (
+    (_ASCII_LABELS, re.compile(rf"(?:{_PUNYCODE}|[A-Za-z]{{2,24}}){_LABEL_GOES_ON}")),
+    (
+        re.compile(rf"{_ANY_LABEL}(?:\.{_ANY_LABEL})++"),
+        re.compile(rf"(?:{_PUNYCODE}|(?:[^\W\d_]|[{_MARKS}]){{2,24}}){_LABEL_GOES_ON}"),
+    ),
+    (_ASCII_LABELS, re.compile(r"[A-Za-z]{2,24}(?![A-Za-z0-9])")),
+)
 _IPV4 = re.compile(r"(?<![A-Za-z0-9_.])[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?![A-Za-z0-9_]|\.[0-9])")
 _IPV6 = re.compile(r"(?<![A-Za-z0-9_:.])[0-9A-Fa-f]{1,4}+(?::[0-9A-Fa-f]{0,4}+){2,8}+(?![A-Za-z0-9_:]|\.[0-9])")
 
-_TOP_LEVEL = re.compile(r"[A-Za-z]{2,24}")
 #: RFC 2606: never anybody's. Documentation uses them, and so does this stage.
 _RESERVED_DOMAIN = re.compile(r"(?:.+\.)?(?:example\.(?:com|net|org)|example|test|invalid|localhost)", re.IGNORECASE)
 _NUMBERING = re.compile(
@@ -49,12 +69,15 @@ class ScrubPii(RowStage):
 
     Left alone: addresses in reserved domains (``user@example.com``), IP addresses that are not globally reachable
     (``127.0.0.1``, ``192.168.…``; `ipaddress.is_global`), and four numbers after words such as "version" or "section".
+    What follows the last top-level domain stays: ``-based`` in ``a@b.com-based``. All that is stuck together before the
+    ``@`` goes, even if it is longer than the 64 characters that RFC 5321 allows: nothing says where the name begins, so
+    to keep a part might keep the name. Domains may be in any script; before the ``@`` only ASCII counts.
     IPv6 in short form (``::``) counts only within 2000::/3, all that is in use, because ``a::b`` is also code.
 
     Signals: ``privacy_emails`` and ``privacy_ips``, how many were replaced.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     emails: bool = True
     ips: bool = True
@@ -74,17 +97,18 @@ class ScrubPii(RowStage):
         return batch
 
     def _scrub_emails(self, text: str) -> tuple[str, int]:
-        count = 0
-
-        def replace(match: re.Match[str]) -> str:
-            nonlocal count
-            domain = match[1]
-            if not _TOP_LEVEL.fullmatch(domain.rpartition(".")[2]) or _RESERVED_DOMAIN.fullmatch(domain):
-                return match[0]
-            count += 1
-            return self.email_replacement
-
-        return _EMAIL.sub(replace, text), count
+        pieces: list[str] = []
+        end = 0
+        for match in _LOCAL_PART.finditer(text):
+            domain_end = _find_domain_end(text, match.end())
+            if domain_end is None or _RESERVED_DOMAIN.fullmatch(text, match.end(), domain_end):
+                continue
+            # In a@b.com-c@d.org the second begins within the first. One replacement stands for both: two that touch
+            # would read as another address, and a second run would change it.
+            if not pieces or match.start() > end:
+                pieces += [text[end : match.start()], self.email_replacement]
+            end = domain_end
+        return "".join([*pieces, text[end:]]), len(pieces) // 2
 
     def _scrub_ips(self, text: str) -> tuple[str, int]:
         count = 0
@@ -100,6 +124,21 @@ class ScrubPii(RowStage):
 
         text = _IPV4.sub(replace, text)
         return _IPV6.sub(replace, text), count
+
+
+def _find_domain_end(text: str, start: int) -> int | None:
+    """Returns where the longest domain at ``start`` ends, None if there is none.
+
+    ``b.com-based``, ``b.com--`` and ``b.com.2021`` all end after ``com``, as that is the last top-level domain.
+    """
+    for labels, top_level in _DOMAINS:
+        run = labels.match(text, start)
+        dot = text.rfind(".", start, run.end()) if run else -1
+        while dot >= 0:
+            if found := top_level.match(text, dot + 1):
+                return found.end()
+            dot = text.rfind(".", start, dot)
+    return None
 
 
 def _is_public(address: str) -> bool:
