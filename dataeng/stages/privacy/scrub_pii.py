@@ -108,6 +108,8 @@ class ScrubPii(RowStage):
             if not pieces or match.start() > end:
                 pieces += [text[end : match.start()], self.email_replacement]
             end = domain_end
+            while text.startswith("@", end) and (domain_end := _find_domain_end(text, end + 1)):
+                end = domain_end
         return "".join([*pieces, text[end:]]), len(pieces) // 2
 
     def _scrub_ips(self, text: str) -> tuple[str, int]:

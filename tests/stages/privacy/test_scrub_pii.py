@@ -48,6 +48,7 @@ def scrub(text: str, **options: object) -> tuple[str, int, int]:
         ("bob.@corp.com", MAIL),
         ("bob@corp.com-alice@y.org", MAIL),
         ("bob@corp.com@y.org and ivan@почта.рф_bob@y.org", f"{MAIL} and {MAIL}"),
+        ("ivan@почта.рф@corp.com@y.org", MAIL),
         ("git@1.2.3@corp.com", f"git@{MAIL}"),
         ("<bob@corp.com-@x>", f"<{MAIL}-@x>"),
     ],
