@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dataeng.errors import ConfigError, DataengError
-from trainer.config import PRESETS, Options, derive_config
+from trainer.config import PRESETS, Options, TrainConfig, derive_config
 
 if TYPE_CHECKING:
     from trainer.loop import TrainingReport
@@ -46,6 +46,13 @@ def train(
     resume_from: Annotated[int | None, typer.Option(help="Go back to the checkpoint of this step.")] = None,
     checkpoint_every: Annotated[int | None, typer.Option(help="Steps. Default: a quarter of the run.")] = None,
     keep_checkpoints: Annotated[int, typer.Option(help="How many checkpoints stay.")] = 2,
+    verify_packs: Annotated[
+        bool | None,
+        typer.Option(
+            "--verify-packs/--no-verify-packs",
+            help="Check the packs' SHA-256 at the start. Default: when they are below 4 GB together.",
+        ),
+    ] = None,
 ) -> None:
     """Train a decoder on a mixture, report the loss of every domain, and write back the learned weights."""
     options = Options(
@@ -67,6 +74,7 @@ def train(
         resume_from=resume_from,
         checkpoint_every=checkpoint_every,
         keep_checkpoints=keep_checkpoints,
+        verify_packs=verify_packs,
     )
     try:
         _run(options)
@@ -91,12 +99,12 @@ def _run(options: Options) -> None:
 
     console = Console()
     report = run_training(config, manifest, LiveWatcher(console) if console.is_terminal else PlainWatcher(console))
-    _show(console, report, config.out)
+    _show(console, report, config)
     if report.step < report.num_steps:
         raise typer.Exit(130)
 
 
-def _show(console: Console, report: TrainingReport, out: Path) -> None:
+def _show(console: Console, report: TrainingReport, config: TrainConfig) -> None:
     """Prints the table of domains, and where things are."""
     table = Table("domain", box=None, padding=(0, 2))
     for column in ("first loss", "last loss", "weight", "share", "epochs"):
@@ -105,8 +113,8 @@ def _show(console: Console, report: TrainingReport, out: Path) -> None:
         losses = ["-" if loss is None else f"{loss:.3f}" for loss in (d.first_loss, d.last_loss)]
         table.add_row(Text(d.domain), *losses, f"{d.weight:.3f}", f"{d.share:.3f}", f"{d.epochs:.2f}")
     console.print(table)
-    ending = "finished" if report.step == report.num_steps else "stopped; the same command goes on"
-    lines = [f"{ending} at step {report.step} of {report.num_steps} after {report.seconds:.0f} s", f"run: {out}"]
+    ending = "finished" if report.step == report.num_steps else f"stopped; {config.way_on} goes on"
+    lines = [f"{ending} at step {report.step} of {report.num_steps} after {report.seconds:.0f} s", f"run: {config.out}"]
     if report.saved_mixture is not None:
         lines.append(f"learned mixture: {report.saved_mixture}")
     for line in lines:

@@ -122,6 +122,7 @@ class Options:
     resume_from: int | None = None
     checkpoint_every: int | None = None
     keep_checkpoints: int = 2
+    verify_packs: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +148,14 @@ class TrainConfig:
     resume_from: int | None
     checkpoint_every: int
     keep_checkpoints: int
+    verify_packs: bool | None
+
+    @property
+    def way_on(self) -> str:
+        """Which command goes on from this run's last checkpoint; the same one would discard or repeat steps."""
+        if not self.resume:
+            return "the same command without --no-resume"
+        return "the same command" if self.resume_from is None else "the same command without --resume-from"
 
     @property
     def tokens_per_step(self) -> int:
@@ -202,6 +211,7 @@ def derive_config(options: Options, manifest: MixtureManifest) -> TrainConfig:
         resume_from=options.resume_from,
         checkpoint_every=checkpoint_every,
         keep_checkpoints=options.keep_checkpoints,
+        verify_packs=options.verify_packs,
     )
 
 
@@ -252,9 +262,10 @@ def default_out(mixture: Path, manifest: MixtureManifest) -> Path:
     return run / "training" / name
 
 
-def identity(config: TrainConfig, manifest: MixtureManifest) -> dict[str, Any]:
+def identity(config: TrainConfig, manifest: MixtureManifest, pack_hashes: dict[str, list[str]]) -> dict[str, Any]:
     """Returns, as one flat mapping, everything that decides the numbers of a run; a checkpoint fits only the same.
 
+    ``pack_hashes`` holds, by domain, the SHA-256 of every ``pack.json``, and so of every token.
     Paths, device, threads and how often to save are not in it: they may change between a run and its resumption.
     """
     values: dict[str, Any] = {
@@ -275,6 +286,7 @@ def identity(config: TrainConfig, manifest: MixtureManifest) -> dict[str, Any]:
     for name, domain in manifest.domains.items():
         for field in ("num_documents", "num_tokens", "weight", "max_epochs"):
             values[f"domains.{name}.{field}"] = getattr(domain, field)
+        values[f"domains.{name}.pack_sha256"] = ", ".join(pack_hashes[name])
     return values
 
 

@@ -16,11 +16,15 @@ import numpy as np
 import numpy.typing as npt
 
 from dataeng.errors import ConfigError, FormatError
+from dataeng.formats.atomic import sha256_file
 from dataeng.formats.mixture import Domain, MixtureManifest
-from dataeng.formats.pack import Pack
+from dataeng.formats.pack import MANIFEST_NAME, Pack
 from dataeng.mixture.policies import capped_shares
 
 Ints = npt.NDArray[np.int64]
+
+#: Packs below this many bytes are verified at every start: seconds of hashing. Larger ones only when asked for.
+VERIFIED_BYTES = 4_000_000_000
 
 
 class DomainTokens:
@@ -58,10 +62,10 @@ class MixtureRows:
     def __init__(self, manifest: MixtureManifest, manifest_path: Path, sequence_length: int) -> None:
         self.vocab_size, self.sequence_length = manifest.vocab_size, sequence_length
         self.names = list(manifest.domains)
-        self.domains = [
-            DomainTokens(name, _open_packs(name, domain, manifest, manifest_path))
-            for name, domain in manifest.domains.items()
-        ]
+        self.packs = {
+            name: _open_packs(name, domain, manifest, manifest_path) for name, domain in manifest.domains.items()
+        }
+        self.domains = [DomainTokens(name, packs) for name, packs in self.packs.items()]
         self.num_rows = [max(0, (domain.num_tokens - 1) // sequence_length) for domain in self.domains]
         for domain, num_rows in zip(self.domains, self.num_rows, strict=True):
             if num_rows == 0:
@@ -73,6 +77,35 @@ class MixtureRows:
             None if domain.max_epochs is None else math.floor(domain.max_epochs * num_rows)
             for domain, num_rows in zip(manifest.domains.values(), self.num_rows, strict=True)
         ]
+
+    def pack_hashes(self) -> dict[str, list[str]]:
+        """Returns, by domain, the SHA-256 of every pack's ``pack.json``, which holds that of every file."""
+        return {
+            name: [sha256_file(pack.folder / MANIFEST_NAME) for pack in packs] for name, packs in self.packs.items()
+        }
+
+    def verify(self, always: bool | None = None) -> None:
+        """Compares the SHA-256 of every ``.bin`` and ``.idx`` with ``pack.json``; raises `FormatError` naming the file.
+
+        ``always`` None verifies only when all of them together are below `VERIFIED_BYTES`.
+        """
+        files = [
+            (pack.folder / file.name, file)
+            for packs in self.packs.values()
+            for pack in packs
+            for shard in pack.shards
+            for kind, file in shard.shard.files.items()
+            if kind in ("bin", "idx")
+        ]
+        total = sum(file.size_bytes for _, file in files)
+        if not (total < VERIFIED_BYTES if always is None else always):
+            return
+        for path, file in files:
+            if sha256_file(path) != file.sha256:
+                raise FormatError(
+                    f"{path} was altered: its SHA-256 is not the one in {MANIFEST_NAME}. Restore the file, or rebuild "
+                    "the pack with `dataeng run` and mix again with `dataeng mix`."
+                )
 
     def planned_shares(self, weights: list[float], total_rows: int) -> list[float]:
         """Returns the domains' shares of ``total_rows`` rows: the weights, as far as the epoch caps allow.

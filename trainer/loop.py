@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from dataeng.errors import DataengError
-from dataeng.formats.atomic import write_json
+from dataeng.formats.atomic import fs, write_json
 from dataeng.formats.mixture import MixtureManifest
 from dataeng.mixture.reweighting import Controller
 from trainer.checkpoint import (
@@ -79,7 +79,7 @@ def train(config: TrainConfig, manifest: MixtureManifest, watcher: Watcher) -> T
             message = f"cannot write to {config.out}: {error.strerror or error}; {run.last_checkpoint()}."
             with contextlib.suppress(OSError):  # the disk that failed just now may fail again; the error below says so
                 run.describe(f"failed: {message}", step)
-            raise DataengError(f"{message} Make room and run the same command again.") from error
+            raise DataengError(f"{message} Make room; {config.way_on} goes on.") from error
         except BaseException as error:
             run.describe(f"failed: {error or type(error).__name__}", step)
             raise
@@ -104,6 +104,7 @@ class _Run:
         self.config = config
         self.device = choose_device(config.device)
         self.rows = MixtureRows(manifest, config.mixture, config.sequence_length)
+        self.rows.verify(config.verify_packs)
         weights = [domain.weight for domain in manifest.domains.values()]
         shares = self.rows.planned_shares(weights, config.num_steps * config.batch_size)
         rows = self.rows
@@ -118,7 +119,9 @@ class _Run:
         self.optimizer = build_optimizer(self.model, config.optimizer)
         self.metrics = MetricsWriter(config.out)
         self.checkpoints = CheckpointFolder(
-            config.out / "checkpoints", identity(config, manifest), config.keep_checkpoints
+            config.out / "checkpoints",
+            identity(config, manifest, self.rows.pack_hashes()),
+            config.keep_checkpoints,
         )
 
     def train_step(self, step: int) -> StepRecord:
@@ -206,7 +209,8 @@ class _Run:
     def resume(self, watcher: Watcher) -> int:
         """Restores the newest checkpoint, or the one asked for, and returns the first step to run.
 
-        Metrics and checkpoints of later steps are removed: they will be made again.
+        Metrics and checkpoints of later steps are removed: they will be made again. So is the learned mixture of a run
+        that starts over or goes back, unless it is the very manifest that this one trains on.
         """
         config = self.config
         checkpoint = self.checkpoints.load(config.resume_from) if config.resume else None
@@ -219,9 +223,16 @@ class _Run:
                     f"{self._environment()}; losses may differ in their last digits"
                 )
         done = 0 if checkpoint is None else checkpoint.step
+        learned = config.out / "mix.json"
+        if done < config.num_steps and self._described() and learned.resolve() != config.mixture.resolve():
+            fs.remove(learned)
         self.metrics.discard_after(done)
         self.checkpoints.discard_after(done)
         return done + 1
+
+    def _described(self) -> bool:
+        """Whether a run has been in this folder before: a ``mix.json`` of anybody else is left alone."""
+        return (self.config.out / "training.json").exists()
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         load_model_tensors(self.model, checkpoint.tensors["model"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,8 @@ from typer.testing import CliRunner
 
 from dataeng.formats.mixture import load_mixture, save_mixture
 from trainer.cli import app
+from trainer.monitor import StepRecord
+from trainer.progress import PlainWatcher
 
 SMALL = ["--steps", "4", "--batch-size", "2", "--sequence-length", "32", "--threads", "1", "--device", "cpu"]
 
@@ -44,6 +48,42 @@ def test_a_run_prints_losses_and_where_things_are(mixture: Path, tmp_path: Path)
     assert code == 0
     assert "after step 4" in stdout
     assert "step 4/4" not in stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "way_on"),
+    [
+        ([], "the same command"),
+        (["--no-resume"], "the same command without --no-resume"),
+        (["--resume-from", "1"], "the same command without --resume-from"),
+    ],
+)
+def test_a_stopped_run_names_the_command_that_goes_on(
+    mixture: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], way_on: str
+) -> None:
+    common = ["--mixture", mixture, *SMALL, "--checkpoint-every", 1, "--keep-checkpoints", 4]
+
+    def stop_at(step: int) -> None:
+        def show(self: PlainWatcher, record: StepRecord) -> None:
+            if record.step == step:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        monkeypatch.setattr(PlainWatcher, "step", show)
+
+    stop_at(2)
+    assert invoke(*common)[0] == 130
+    stop_at(3)
+    code, stdout, _ = invoke(*common, *arguments)
+    assert code == 130
+    assert f"stopped; {way_on} goes on at step 3 of 4" in stdout
+
+
+def test_altered_packs_are_refused_unless_told_otherwise(mixture: Path, tmp_path: Path) -> None:
+    tokens = tmp_path / "run" / "packs" / "prose" / "00001.bin"
+    tokens.write_bytes(b"\x41\x00" + tokens.read_bytes()[2:])
+    assert "00001.bin was altered" in error_of("--mixture", mixture, *SMALL)
+    assert "00001.bin was altered" in error_of("--mixture", mixture, *SMALL, "--verify-packs")
+    assert invoke("--mixture", mixture, *SMALL, "--no-verify-packs")[0] == 0
 
 
 def test_module_and_help_start_without_pytorch() -> None:

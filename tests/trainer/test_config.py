@@ -68,13 +68,16 @@ def test_wrong_options_are_named(make_config: MakeConfig, options: dict[str, obj
 
 def test_identity_holds_what_decides_the_numbers_and_nothing_else(make_config: MakeConfig, mixture: Path) -> None:
     manifest = load_mixture(mixture)
-    same = identity(make_config(), manifest)
+    hashes = {name: ["a" * 64] for name in manifest.domains}
+    same = identity(make_config(), manifest, hashes)
     elsewhere = make_config(out=Path("elsewhere"), device="cuda", checkpoint_every=7, keep_checkpoints=9, threads=2)
-    assert identity(elsewhere, manifest) == same
+    assert identity(elsewhere, manifest, hashes) == same
     for options in ({"steps": 61}, {"seed": 1}, {"learning_rate": 1.0}, {"batch_size": 5}, {"reweighting": "none"}):
-        assert identity(make_config(**options), manifest) != same
+        assert identity(make_config(**options), manifest, hashes) != same
     code = manifest.domains["code"].model_copy(update={"weight": 0.41})
-    assert identity(make_config(), manifest.model_copy(update={"domains": {**manifest.domains, "code": code}})) != same
+    reweighted = manifest.model_copy(update={"domains": {**manifest.domains, "code": code}})
+    assert identity(make_config(), reweighted, hashes) != same
+    assert identity(make_config(), manifest, {**hashes, "code": ["b" * 64]}) != same
     assert json.loads(json.dumps(same)) == same
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import trainer.data
 from dataeng.errors import ConfigError, FormatError
 from dataeng.formats.mixture import Domain, MixtureManifest, Policy
 from dataeng.formats.pack import idx_bytes
@@ -133,3 +134,21 @@ def test_a_token_outside_the_vocabulary_names_the_file(write_pack: WritePack, tm
     assert rows.batch(np.array([0]), np.array([0])).tolist() == [[1, 1, 1, 1]]
     with pytest.raises(FormatError, match=r"00001.bin: token id 300, vocabulary 257"):
         rows.batch(np.array([0, 0]), np.array([0, 1]))
+
+
+@pytest.mark.parametrize("suffix", ["bin", "idx"])
+def test_an_altered_file_of_the_same_size_is_found(
+    write_pack: WritePack, tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_pack(tmp_path / "web", "web", [[[1] * 5], [[1, 2, 3, 4, 5]]])
+    manifest, path = manifest_of({"web": (["web"], 2, 10)}), tmp_path / "web" / f"00001.{suffix}"
+    rows = MixtureRows(manifest, tmp_path / "mix.json", 3)
+    rows.verify()
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(FormatError, match=rf"00001.{suffix} was altered.*pack.json.*Restore the file, or rebuild"):
+        rows.verify()
+    monkeypatch.setattr(trainer.data, "VERIFIED_BYTES", 1)  # packs too large to be verified without being asked
+    rows.verify()
+    with pytest.raises(FormatError, match="was altered"):
+        rows.verify(always=True)

@@ -207,6 +207,45 @@ def test_another_configuration_or_a_damaged_checkpoint_is_refused(make_config: M
         assert found.equals(expected)
 
 
+def test_altered_packs_are_refused_at_the_start_and_at_a_resume(make_config: MakeConfig, tmp_path: Path) -> None:
+    run(make_config(steps=4, checkpoint_every=2))
+    pack = tmp_path / "run" / "packs" / "code"
+    tokens = pack / "00000.bin"
+    before = sha256_file(tokens)
+    tokens.write_bytes(b"\x41" + tokens.read_bytes()[1:])
+    assert sha256_file(tokens) != before
+    for options in ({}, {"resume": False}, {"out": tmp_path / "other"}):
+        with pytest.raises(FormatError, match=r"code/00000.bin was altered: its SHA-256 is not the one in pack.json"):
+            run(make_config(steps=4, checkpoint_every=2, **options))
+    assert run(make_config(steps=4, out=tmp_path / "other", verify_packs=False)).step == 4
+    # A pack that is whole, of the same counts, but another one: the checkpoint does not fit it.
+    manifest = (pack / "pack.json").read_text()
+    (pack / "pack.json").write_text(manifest.replace(before, sha256_file(tokens)))
+    with pytest.raises(ConfigError, match=r"made with another configuration: domains.code.pack_sha256 was"):
+        run(make_config(steps=4, checkpoint_every=2))
+
+
+def test_a_run_that_starts_over_leaves_no_learned_mixture_of_the_old_one(make_config: MakeConfig) -> None:
+    config = make_config(steps=4, checkpoint_every=2)
+    config.out.mkdir(parents=True)
+    (config.out / "mix.json").write_text("another one's")
+    there: list[str] = []
+    run(config, Recorder(1, lambda: there.append((config.out / "mix.json").read_text())))
+    assert there == ["another one's"]  # no run was here before
+    for options, first in (({"resume": False}, 1), ({"resume_from": 2}, 3)):
+        assert load_mixture(config.out / "mix.json").policy.name == "learned"
+        found: list[bool] = []
+        again = make_config(steps=4, checkpoint_every=2, **options)
+        run(again, Recorder(first, lambda found=found: found.append((config.out / "mix.json").exists())))
+        assert found == [False]
+    # The manifest that is trained on stays, even in the folder of the run that learned it.
+    learned = config.out / "mix.json"
+    kept: list[bool] = []
+    again = make_config(steps=4, mixture=learned, out=config.out, resume=False)
+    run(again, Recorder(1, lambda: kept.append(learned.exists())))
+    assert kept == [True]
+
+
 def test_two_trainers_do_not_share_a_folder(make_config: MakeConfig) -> None:
     config = make_config(steps=2)
     with held(config.out), pytest.raises(LeaseError, match=f"another trainer .process {os.getpid()}. is writing to"):
