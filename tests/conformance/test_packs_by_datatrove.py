@@ -85,7 +85,7 @@ def write_pack(folder: Path, vocab_size: int, parts: list[list[str]]) -> Written
     source = {"read_files": {"paths": ["input/*.jsonl"], "domain": "books", "batch_documents": 4}}
     stages = [{"write_packs": {"tokenizer": str(tokenizer)}}]
     file.write_text(json.dumps({"name": "packs", "sources": [source], "stages": stages}))
-    pipeline = load_pipeline(file)
+    pipeline = load_pipeline(file, [f"run={folder / 'run'}"])
     pool = Pool("inline", 1)
     try:
         run_plan(make_plan(pipeline), pipeline.run_dir, pool, Listener())

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from tests.kernels.signals_reference import CITATION, POLICY, ascii_lower
-from tests.kernels.words_reference import count_sentences
+from tests.kernels.words_reference import count_sentences_of_chunks
 
 Result = tuple[str | None, dict[str, int], str]
 """The edited text (None: the page is dropped), counts, and why it is dropped."""
@@ -41,7 +41,7 @@ def c4(text: str, *, marks: str, min_words: int, count_citations: bool, min_sent
         elif any(phrase in lowered for phrase in POLICY):
             counts["removed_policy"] += 1
         else:
-            counts["sentences"] += count_sentences(line)
+            counts["sentences"] += count_sentences_of_chunks(line)
             kept.append(line)
     counts["removed"] = sum(count for name, count in counts.items() if name.startswith("removed_"))
     if not reason and counts["sentences"] < min_sentences:
