@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from dataeng import fingerprint as fingerprint_module
 from dataeng import plan as plan_module
 from dataeng.config import load_pipeline
 from dataeng.errors import InputError, PlanError
@@ -243,9 +244,9 @@ def test_a_stage_s_version_and_its_libraries_versions_count(tmp_path: Path, monk
         patch.setattr(
             importlib.metadata, "version", lambda name: "0.0" if name in ExtractText.libraries else original(name)
         )
-        plan_module._library_version.cache_clear()
+        fingerprint_module._library_version.cache_clear()
         assert changed(before, registered(tmp_path)) == [phase.name for phase in before.phases]
-    plan_module._library_version.cache_clear()
+    fingerprint_module._library_version.cache_clear()
     assert changed(before, registered(tmp_path)) == []
 
 
