@@ -132,7 +132,7 @@ def plan(file: PipelineFile, overrides: Override = None, allow_code: AllowCode =
     out.print(f"{pipeline.name}: {len(files)} input files, {size(total)} → {pipeline.run_dir}", highlight=False)
     if pipeline.uses_own_code:
         out.print(f"code from outside dataeng: {', '.join(pipeline.uses_own_code)}", highlight=False, markup=False)
-    for line in plan_lines(made, states):
+    for line in plan_lines(states):
         out.print(line, highlight=False, soft_wrap=True)
     todo = sum(len(state.todo) for state in states)
     reused = sum(len(state.done) for state in states)

@@ -37,10 +37,21 @@ from dataeng.errors import ConfigError, nearest
 from dataeng.stage import ExchangeStage, RowStage, Sink, Source, Stage
 from dataeng.stages import STAGES
 
-PIPELINE_KEYS = ("name", "description", "seed", "run", "max_error_share", "keep_rejected_text", "sources", "stages")
-SCALAR_KEYS = PIPELINE_KEYS[:6]
+PIPELINE_KEYS = (
+    "name",
+    "description",
+    "seed",
+    "run",
+    "max_error_share",
+    "keep_rejected_text",
+    "worker_memory_mb",
+    "sources",
+    "stages",
+)
+SCALAR_KEYS = PIPELINE_KEYS[:7]
 STEP_KEYS = ("where", "name")
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+MIN_WORKER_MEMORY_MB = 256
 MAX_FILE_BYTES = 1 << 20
 MAX_NODES = 100_000  # aliases can make a small file enormous
 
@@ -72,6 +83,8 @@ class Pipeline:
     """A task fails when more than this share of a stage's documents (and more than 20) raise errors in it."""
     keep_rejected_text: bool = True
     """Whether rejects keep their text, so that `explain` can show it."""
+    worker_memory_mb: int = 1024
+    """What one worker should get by with; decides how finely the corpus-wide steps cut their tables."""
 
     @property
     def base(self) -> Path:
@@ -263,7 +276,7 @@ def _unwrapped(value: Any) -> Any:
 def _scalars(file: _File, root: CommentedMap) -> dict[str, Any]:
     expected: dict[str, type | tuple[type, ...]] = {
         "name": str, "description": str, "seed": int, "run": str,
-        "max_error_share": (int, float), "keep_rejected_text": bool,
+        "max_error_share": (int, float), "keep_rejected_text": bool, "worker_memory_mb": int,
     }  # fmt: skip
     values: dict[str, Any] = {"name": re.sub(r"[^a-z0-9_-]+", "_", file.path.stem.lower()).strip("_-") or "pipeline"}
     for key, kinds in expected.items():
@@ -280,6 +293,13 @@ def _scalars(file: _File, root: CommentedMap) -> dict[str, Any]:
             f"'max_error_share' is {values['max_error_share']}, expected a share from 0 to 1",
             root,
             "max_error_share",
+            value=True,
+        )
+    if values.get("worker_memory_mb", MIN_WORKER_MEMORY_MB) < MIN_WORKER_MEMORY_MB:
+        raise file.error(
+            f"'worker_memory_mb' is {values['worker_memory_mb']}; a worker needs at least {MIN_WORKER_MEMORY_MB}",
+            root,
+            "worker_memory_mb",
             value=True,
         )
     if not NAME.fullmatch(values["name"]):

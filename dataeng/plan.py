@@ -4,7 +4,8 @@
 
 A *row phase* reads files (or the documents of the row phase before it), takes them through stages one batch at a
 time, and ends by emitting rows to an exchange, by a sink, or with the documents themselves. A *reduce phase* is one
-step of an exchange, one task per partition. Task i of every row phase holds the documents of input file i.
+step of an exchange, one task per partition; a *visit phase* is one that looks at documents again, one task per part.
+Task i of every row phase holds the documents of input file i.
 
 The fingerprint of a task covers the configuration and version of every stage in its phase, the versions of the
 libraries that decide their output, the content of their model files, and the fingerprints of what the task reads.
@@ -13,7 +14,7 @@ libraries that decide their output, the content of their model files, and the fi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import polars as pl
@@ -25,8 +26,12 @@ from dataeng.fingerprint import digest, environment, step_recipe
 from dataeng.predicate import parse_predicate
 from dataeng.stage import Columns, ExchangeStage, InputFile, RowStage, Sink, Source
 
-ENGINE_VERSION = 1
+ENGINE_VERSION = 2
 """Raise it when the engine itself writes something different for the same stages."""
+MIN_PARTITIONS, MAX_PARTITIONS = 4, 65_536
+PARTITION_BYTES_PER_MB = 512 << 10
+"""Bytes of input per partition for every MB that a worker may use: half of its memory. What is emitted about a document
+is mostly smaller than the document, and a reducer holds several copies of it."""
 
 Schema = dict[str, pl.DataType]
 
@@ -36,18 +41,21 @@ class Phase:
     """A group of tasks that can run side by side, once all phases before it are complete."""
 
     name: str
-    kind: Literal["rows", "reduce"]
+    kind: Literal["rows", "reduce", "visit"]
     steps: tuple[Step, ...] = ()
     """Row stages, in order; for the first phase, its sources come first."""
     reads_documents_of: str | None = None
-    """The row phase whose documents this one reads; None for the first, which reads files."""
+    """The row phase whose documents this one reads; None for the first, which reads files, and for reducers."""
     applies: Step | None = None
     """The exchange whose verdicts are applied first."""
     emits_to: Step | None = None
     sinks: tuple[Step, ...] = ()
     exchange: Step | None = None
-    """For a reduce phase: the exchange, and which of its steps this is."""
+    """For a phase of an exchange: the exchange, and which of its steps this is."""
     exchange_step: int = 0
+    repeats: bool = False
+    """Whether it is followed by another round of itself as long as its rows say that something changed."""
+    round: int = 0
     exchange_phase: str | None = None
     """Whose tables a reduce phase reads, or whose verdicts a row phase applies: a phase's name."""
     schema: Mapping[str, pl.DataType] = field(default_factory=dict)
@@ -96,10 +104,11 @@ def make_plan(pipeline: Pipeline) -> Plan:
       PlanError: a missing column, an unknown name in a predicate, an artifact nobody makes, stages out of order.
       InputError: a source without files.
     """
-    phases = _split_into_phases(pipeline)
-    phases = _fold_schemas(pipeline, phases)
+    phases = _fold_schemas(pipeline, _split_into_phases(pipeline))
     files = [(step, file) for step in pipeline.sources for file in _source_files(pipeline, step)]
     _check_names(files)
+    pipeline = _with_partitions(pipeline, sum(file.size_bytes for _, file in files))
+    phases = _fold_schemas(pipeline, _split_into_phases(pipeline))
     tasks: dict[str, tuple[Task, ...]] = {}
     recipes: dict[str, dict[str, Any]] = {}
     for phase in phases:
@@ -108,6 +117,42 @@ def make_plan(pipeline: Pipeline) -> Plan:
     for step in iter_steps(pipeline):
         step.stage.check()
     return Plan(pipeline, tuple(phases), tasks, recipes)
+
+
+def _with_partitions(pipeline: Pipeline, input_bytes: int) -> Pipeline:
+    """Gives exchanges that do not say how many partitions they want a number that goes by the size of the input.
+
+    A power of two, so that input that grows a little mostly keeps it.
+    """
+    wanted = max(
+        MIN_PARTITIONS, min(MAX_PARTITIONS, input_bytes // (pipeline.worker_memory_mb * PARTITION_BYTES_PER_MB))
+    )
+    partitions = 1 << (wanted - 1).bit_length()
+    steps = tuple(
+        replace(step, stage=step.stage.model_copy(update={"partitions": partitions}))
+        if isinstance(step.stage, ExchangeStage) and step.stage.partitions is None
+        else step
+        for step in pipeline.steps
+    )
+    return replace(pipeline, steps=steps)
+
+
+def with_round(plan: Plan, phase: Phase) -> tuple[Plan, Phase]:
+    """Puts another round of a repeated step behind ``phase``; whoever read the phase's rows reads the new round's."""
+    name = f"{phase.name.removesuffix(f'-{phase.round}')}-{phase.round + 1}"
+    following = replace(phase, name=name, round=phase.round + 1, exchange_phase=phase.name)
+    phases: list[Phase] = []
+    for other in plan.phases:
+        phases.append(replace(other, exchange_phase=name) if other.exchange_phase == phase.name else other)
+        if other is phase:
+            phases.append(following)
+    tasks = tuple(
+        Task(name, task.index, digest([task.fingerprint, following.round])) for task in plan.tasks[phase.name]
+    )
+    recipe = plan.recipes[phase.name]
+    return replace(
+        plan, phases=tuple(phases), tasks={**plan.tasks, name: tasks}, recipes={**plan.recipes, name: recipe}
+    ), following
 
 
 def _source_files(pipeline: Pipeline, step: Step) -> list[InputFile]:
@@ -186,12 +231,15 @@ def _split_into_phases(pipeline: Pipeline) -> list[Phase]:
             previous = phases[-1].name
             for number, step_name in enumerate(stage.steps()):
                 name = f"{step.name}.{step_name}"
+                visits = stage.visits(number)
                 phases.append(
                     Phase(
                         name,
-                        "reduce",
+                        "visit" if visits else "reduce",
+                        reads_documents_of=documents if visits else None,
                         exchange=step,
                         exchange_step=number,
+                        repeats=stage.repeats(number),
                         exchange_phase=previous,
                         artifacts=dict(artifacts),
                         artifact_phases=tuple(makers),
@@ -216,7 +264,7 @@ def _fold_schemas(pipeline: Pipeline, phases: list[Phase]) -> list[Phase]:
     schema: Schema = {}
     folded = []
     for phase in phases:
-        if phase.kind == "reduce":
+        if phase.kind != "rows":
             folded.append(phase)
             continue
         signals: Schema = {}

@@ -128,30 +128,68 @@ class RowStage(Stage):
         """
 
 
+class Slices(Protocol):
+    """The rows that were sent to one partition, as a list of tables on disk, in order of the task that sent them.
+
+    They can be gone through several times, one table in memory at a time, so that a partition, or a single key, may
+    be larger than memory.
+    """
+
+    num_rows: int
+
+    def __iter__(self) -> Iterator[pl.DataFrame]: ...
+
+    def collect(self) -> pl.DataFrame | None:
+        """Returns all rows at once; None if there are none."""
+
+
 class ExchangeStage(Stage):
     """Looks at the whole corpus: rows are sent to partitions by key, and each partition is reduced alone.
 
-    The engine calls, in this order: `emit` on every batch, `combine` on what one task emitted, then for each
-    name in `steps` the reducer on every partition. What the last step returns are verdicts: ``part``, what `apply`
-    needs besides, and any evidence columns; they are kept as the run's `dedup` table. The next phase starts with
-    `apply` on every batch. A reducer may create files instead and return no rows.
+    The engine calls, in this order: `emit` on every batch, `combine` on what one task emitted, then the steps, one
+    after the other. A step is one of
+
+    * a *reduce*: `reduce` (or `reduce_slices`, for partitions that may not fit memory) on every partition;
+    * a *visit* (`visits`): rows went to parts instead of partitions, and `visit` sees them together with the part's
+      documents, e.g. to fetch the texts of candidates;
+    * a *repeated* reduce (`repeats`): it is run again on its own output until none of its rows says ``changed``.
+
+    What the last step returns are verdicts: ``part``, what `apply` needs besides, and any evidence columns; they
+    are kept as the run's `dedup` table. The next phase starts with `apply` on every batch. A reducer may create
+    files instead and return no rows.
 
     As it stands, a verdict names a document by its place (``part`` and ``row``) and drops it with ``reason`` and
     ``detail``. A stage that does something else to documents has its own `apply` and `verdict_columns`; columns that
     `apply` adds are what its `columns()` says.
     """
 
-    partitions: int = Field(
-        default=16, ge=1, le=65_536, description="Into how many parts the corpus-wide table is split"
+    partitions: int | None = Field(
+        default=None,
+        ge=1,
+        le=65_536,
+        description="Into how many parts the corpus-wide table is split; null goes by the size of the input",
     )
+
+    @property
+    def num_partitions(self) -> int:
+        """How many partitions there are; the planner has filled in `partitions` by the time anything runs."""
+        return self.partitions or 16
 
     @abstractmethod
     def steps(self) -> tuple[str, ...]:
-        """Returns the names of the reduce steps, e.g. ``("pairs", "clusters")``."""
+        """Returns the names of the steps, e.g. ``("pairs", "clusters")``."""
 
     def step_partitions(self, step: int) -> int:
-        """Returns how many partitions step number ``step`` reads."""
-        return self.partitions
+        """Returns how many partitions step number ``step`` reads, unless it is a visit."""
+        return self.num_partitions
+
+    def visits(self, step: int) -> bool:
+        """Whether a step sees the documents of a part instead of the rows of a partition."""
+        return False
+
+    def repeats(self, step: int) -> bool:
+        """Whether a step is run on its own output until nothing changes. Its rows have a Boolean ``changed``."""
+        return False
 
     @abstractmethod
     def emit(self, batch: pl.DataFrame) -> pl.DataFrame:
@@ -161,9 +199,8 @@ class ExchangeStage(Stage):
         """Shrinks what one task has emitted so far, e.g. to a sample. May be called at any time, repeatedly."""
         return table
 
-    @abstractmethod
     def reduce(self, step: int, table: pl.DataFrame, outputs: OutputFiles) -> pl.DataFrame:
-        """Reduces one partition.
+        """Reduces one partition. Not called if it is empty.
 
         Args:
           step: index into `steps`.
@@ -171,8 +208,37 @@ class ExchangeStage(Stage):
           outputs: for steps that make an artifact.
 
         Returns:
-          Rows with ``partition`` for the next step; from the last step, verdicts with `verdict_columns`.
+          Rows with ``partition`` (a part's number where the next step is a visit) for the next step; from the last
+          step, verdicts with `verdict_columns`.
         """
+        raise NotImplementedError(f"{type(self).__name__} has no reduce for step {step}")
+
+    def reduce_slices(self, step: int, slices: Slices, outputs: OutputFiles) -> Iterator[pl.DataFrame]:
+        """Reduces one partition that need not fit memory: as `reduce`, a piece at a time.
+
+        The result must not depend on how rows are cut into slices. As it stands, it collects the rows and calls
+        `reduce`.
+        """
+        table = slices.collect()
+        if table is not None:
+            yield self.reduce(step, table, outputs)
+
+    def visit(self, step: int, batch: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+        """Looks at documents of a part again.
+
+        Args:
+          batch: documents as they were emitted, with ``part`` and ``row``: `visit_columns` only, and only batches with
+            a ``row`` that ``rows`` names, if it has that column.
+          rows: all rows that were sent to this part.
+
+        Returns:
+          As `reduce`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no visit for step {step}")
+
+    def visit_columns(self, step: int) -> tuple[str, ...]:
+        """Returns the columns of documents that a visit needs."""
+        return self.columns().reads
 
     def verdict_columns(self) -> Mapping[str, pl.DataType]:
         """Returns the columns that `apply` needs in verdicts. ``part`` must be one: it says where a verdict goes."""

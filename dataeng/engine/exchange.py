@@ -1,48 +1,123 @@
 """Partitioned side tables: how rows get from the tasks that emit them to the tasks that reduce them.
 
-A task writes one Parquet file in which every partition is a row group; its record says which. A reducer reads its
-row group from every task's file, in order of task, so the result does not depend on who ran what when.
+A task writes one Parquet file whose row groups belong to one partition each; its record says which. A reducer reads
+its row groups from every task's file, in order of task, so the result does not depend on who ran what when.
 Number of files = number of tasks, whatever the number of partitions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 import pyarrow.parquet as pq
 
 from dataeng.engine.outputs import COMPRESSION, TaskOutputs
+from dataeng.errors import TaskError
 
 PARTITION = "partition"
-
-TableSlice = tuple[str, int]
-"""File relative to the run folder, row group."""
-
-
-def write_partitioned(outputs: TaskOutputs, kind: str, name: str, table: pl.DataFrame, key: str = PARTITION) -> None:
-    """Writes ``table`` with one row group per value of ``key``; the order of rows within each is kept."""
-    groups: dict[str, int] = {}
-    writer = pq.ParquetWriter(outputs.create_kind(kind, name), table.to_arrow().schema, **COMPRESSION)
-    parts = table.partition_by(key, maintain_order=True, as_dict=True) if table.height else {}
-    for (value,), rows in sorted(parts.items(), key=lambda item: item[0]):
-        groups[str(value)] = len(groups)
-        writer.write_table(rows.to_arrow(), row_group_size=rows.height)
-    writer.close()
-    outputs.describe(name, table.height, groups)
+BUFFER_BYTES = 64 << 20
+"""What a writer holds before it writes row groups."""
+READ_BYTES = 16 << 20
+"""Small tables are read together up to this size."""
 
 
-def read_slices(run_dir: Path, slices: Sequence[TableSlice]) -> pl.DataFrame | None:
-    """Reads row groups and puts them one after another; None if there are none."""
-    frames = list(iter_slices(run_dir, slices))
-    return pl.concat(frames) if frames else None
+@dataclass(frozen=True)
+class TableSlice:
+    """One partition's rows in one task's file."""
+
+    file: str
+    """Relative to the run folder."""
+    row_groups: tuple[int, ...]
 
 
-def iter_slices(run_dir: Path, slices: Sequence[TableSlice]) -> Iterator[pl.DataFrame]:
-    """Yields row groups one after the other."""
-    for name, group in slices:
-        with pq.ParquetFile(run_dir / name) as file:
-            frame = pl.from_arrow(file.read_row_group(group))
-            assert isinstance(frame, pl.DataFrame)
-            yield frame
+class PartitionedWriter:
+    """Writes rows to a file of row groups by partition; the order of rows within a partition is kept.
+
+    The file is opened with the first rows' schema; without any rows, it has the partition's column alone.
+    """
+
+    def __init__(
+        self, outputs: TaskOutputs, kind: str, name: str, key: str = PARTITION, buffer_bytes: int = BUFFER_BYTES
+    ) -> None:
+        self._outputs, self._kind, self._name, self._key = outputs, kind, name, key
+        self._buffer_bytes = buffer_bytes
+        self._writer: pq.ParquetWriter | None = None
+        self._schema: pl.Schema | None = None
+        self._buffer: list[pl.DataFrame] = []
+        self._buffered = 0.0
+        self._groups: dict[str, list[int]] = {}
+        self._num_groups = self._num_rows = 0
+
+    def write(self, table: pl.DataFrame) -> None:
+        """Takes rows of any partitions."""
+        if table.height == 0:
+            return
+        if self._schema is None:
+            self._schema = table.schema
+        elif table.schema != self._schema:
+            raise TaskError(f"{self._name}: a table of {dict(table.schema)} follows one of {dict(self._schema)}.")
+        self._buffer.append(table)
+        self._buffered += table.estimated_size()
+        if self._buffered > self._buffer_bytes:
+            self._flush()
+
+    def _open(self, empty: pl.DataFrame) -> pq.ParquetWriter:
+        if self._writer is None:
+            file = self._outputs.create_kind(self._kind, self._name)
+            self._writer = pq.ParquetWriter(file, empty.to_arrow().schema, **COMPRESSION)
+        return self._writer
+
+    def _flush(self) -> None:
+        if not self._buffer:
+            return
+        table = pl.concat(self._buffer)
+        self._buffer, self._buffered = [], 0.0
+        writer = self._open(table.clear())
+        parts = table.partition_by(self._key, maintain_order=True, as_dict=True)
+        del table
+        for (value,), rows in sorted(parts.items(), key=lambda item: item[0]):
+            self._groups.setdefault(str(value), []).append(self._num_groups)
+            writer.write_table(rows.to_arrow(), row_group_size=rows.height)
+            self._num_groups += 1
+            self._num_rows += rows.height
+
+    def close(self) -> int:
+        """Finishes the file and returns its number of rows."""
+        self._flush()
+        self._open(pl.DataFrame(schema={self._key: pl.UInt32()})).close()
+        self._outputs.describe(self._name, self._num_rows, self._groups)
+        return self._num_rows
+
+
+class PartitionSlices:
+    """Implements `dataeng.stage.Slices` for files of a run folder."""
+
+    def __init__(self, run_dir: Path, slices: Sequence[TableSlice]) -> None:
+        self._run_dir, self._slices = run_dir, slices
+        self.num_rows = 0
+        for piece in slices:
+            with pq.ParquetFile(run_dir / piece.file) as file:
+                self.num_rows += sum(file.metadata.row_group(group).num_rows for group in piece.row_groups)
+
+    def __iter__(self) -> Iterator[pl.DataFrame]:
+        held: list[pl.DataFrame] = []
+        size = 0.0
+        for piece in self._slices:
+            with pq.ParquetFile(self._run_dir / piece.file) as file:
+                for group in piece.row_groups:
+                    frame = pl.from_arrow(file.read_row_group(group))
+                    assert isinstance(frame, pl.DataFrame)
+                    held.append(frame)
+                    size += frame.estimated_size()
+                    if size > READ_BYTES:
+                        yield pl.concat(held)
+                        held, size = [], 0.0
+        if held:
+            yield pl.concat(held)
+
+    def collect(self) -> pl.DataFrame | None:
+        frames = list(self)
+        return pl.concat(frames) if frames else None

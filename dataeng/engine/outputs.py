@@ -24,7 +24,7 @@ class TaskOutputs:
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
         self._files: list[tuple[str, str, AtomicFile]] = []
-        self._details: dict[str, tuple[int, dict[str, int]]] = {}
+        self._details: dict[str, tuple[int, dict[str, list[int]]]] = {}
 
     def create(self, name: str) -> AtomicFile:
         return self.create_kind("sink", name)
@@ -38,7 +38,7 @@ class TaskOutputs:
     def final_path(self, name: str) -> Path:
         return self.run_dir / name
 
-    def describe(self, name: str, num_rows: int, row_groups: dict[str, int] | None = None) -> None:
+    def describe(self, name: str, num_rows: int, row_groups: dict[str, list[int]] | None = None) -> None:
         """Notes how many rows a file has, and where its partitions are."""
         self._details[name] = (num_rows, row_groups or {})
 

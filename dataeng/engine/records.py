@@ -28,8 +28,8 @@ class OutputFile:
     sha256: str
     modified_ns: int
     num_rows: int = 0
-    row_groups: dict[str, int] = field(default_factory=dict)
-    """For exchange tables: partition → row group."""
+    row_groups: dict[str, list[int]] = field(default_factory=dict)
+    """For exchange tables: partition → row groups."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,8 @@ class TaskRecord:
     shards: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     """Sink name → descriptions of the shards that it wrote."""
     seconds: float = 0.0
+    changed: int = 0
+    """For a step that is repeated: rows that say it has to run again."""
 
     def file(self, kind: str) -> OutputFile | None:
         """Returns the file of a kind that a task has at most one of."""

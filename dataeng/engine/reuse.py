@@ -15,7 +15,7 @@ from dataeng.engine.records import (
     read_phase_manifest,
     read_record,
 )
-from dataeng.plan import Phase, Plan
+from dataeng.plan import Phase, Plan, Task, with_round
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class PhaseState:
     """One phase of a plan, held against the run folder."""
 
     phase: Phase
+    tasks: tuple[Task, ...]
     done: Mapping[int, TaskRecord]
     """Tasks that need not run."""
     todo: tuple[int, ...]
@@ -63,15 +64,20 @@ def inspect_phase(plan: Plan, phase: Phase, run_dir: Path, thorough: bool = Fals
         reasons = (finish_damage,)
     else:
         reasons = () if complete else _reasons(plan, phase, manifest, len(done), len(todo), upstream)
-    return PhaseState(phase, done, tuple(todo), reasons, complete)
+    return PhaseState(phase, plan.tasks[phase.name], done, tuple(todo), reasons, complete)
 
 
 def inspect_plan(plan: Plan, run_dir: Path, thorough: bool = False) -> list[PhaseState]:
     """Compares every phase of a plan with what is on disk, in order."""
     states: list[PhaseState] = []
     upstream = ""
-    for phase in plan.phases:
+    phases = list(plan.phases)
+    while phases:
+        phase = phases.pop(0)
         state = inspect_phase(plan, phase, run_dir, thorough, upstream)
+        if phase.repeats and state.complete and any(record.changed for record in state.done.values()):
+            plan, following = with_round(plan, phase)
+            phases.insert(0, following)
         if state.todo and not upstream:
             upstream = phase.name
         states.append(state)

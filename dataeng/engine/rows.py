@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from dataeng.config import Step
 from dataeng.document import DETAIL, ERROR_PREFIX, IDENTITY, REASON, TEXT, row_bytes, with_reason_columns
-from dataeng.engine.exchange import PARTITION, TableSlice, read_slices, write_partitioned
+from dataeng.engine.exchange import PartitionedWriter, PartitionSlices, TableSlice
 from dataeng.engine.ledger import StageCount, check_chain, too_many_errors
 from dataeng.engine.outputs import TableWriter, TaskOutputs, now
 from dataeng.errors import DataengError, LedgerError, TaskError
@@ -36,7 +36,7 @@ REJECT_COLUMNS: dict[str, pl.DataType] = {
     "num_bytes": pl.Int64(),
     TEXT: pl.String(),
 }
-COMBINE_BYTES = 256 << 20  # emitted rows that a task holds before it lets the exchange combine them
+COMBINE_BYTES = 64 << 20  # emitted rows that a task holds before it lets the exchange combine them
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,11 @@ class RowTask:
             else None
         )
         self.emitted: list[pl.DataFrame] = []
+        self.emitted_bytes = 0.0
+        self.emitted_to: PartitionedWriter | None = None
+        if phase.emits_to is not None:
+            name = f"exchange/{phase.emits_to.name}/emit-{task.index:05d}.parquet"
+            self.emitted_to = PartitionedWriter(outputs, "exchange", name)
         self.emit_count = StageCount()
         self.sinks: list[tuple[Step, SinkWriter]] = []
 
@@ -142,7 +147,7 @@ class RowTask:
 
     def _read_verdicts(self) -> tuple[pl.DataFrame, int]:
         """Returns the verdicts about this part, and the last row that one of them drops (-1: none does)."""
-        verdicts = read_slices(self.run_dir, self.given.verdicts)
+        verdicts = PartitionSlices(self.run_dir, self.given.verdicts).collect()
         if self.phase.applies is None:
             return pl.DataFrame(), -1
         stage = self.stages[self._applied]
@@ -270,9 +275,19 @@ class RowTask:
             (pl.int_range(pl.len(), dtype=pl.UInt32) + self.rows_written).cast(pl.UInt32).alias("row"),
         )
         self.emitted.append(stage.emit(placed))
-        if sum(table.estimated_size() for table in self.emitted) > COMBINE_BYTES:
-            self.emitted = [stage.combine(pl.concat(self.emitted))]
+        self.emitted_bytes += self.emitted[-1].estimated_size()
+        if self.emitted_bytes > COMBINE_BYTES:
+            self._combine(stage)
         self.emit_count.seconds += now() - start
+
+    def _combine(self, stage: ExchangeStage) -> None:
+        """Lets the stage shrink what was emitted; what stays large is written."""
+        table = stage.combine(pl.concat(self.emitted))
+        self.emitted, self.emitted_bytes = [table], table.estimated_size()
+        if self.emitted_bytes > COMBINE_BYTES // 2:
+            assert self.emitted_to is not None
+            self.emitted_to.write(table)
+            self.emitted, self.emitted_bytes = [], 0.0
 
     def _close(self) -> tuple[dict[str, StageCount], dict[str, list[dict[str, Any]]]]:
         written = self.documents.close()
@@ -283,12 +298,10 @@ class RowTask:
             stage = self.stages[step.name]
             assert isinstance(stage, ExchangeStage)
             start = now()
-            # A part without documents emits nothing; an empty file keeps "one file per task" true.
-            empty = pl.DataFrame(schema={PARTITION: pl.UInt32()})
-            table = stage.combine(pl.concat(self.emitted)) if self.emitted else empty
-            write_partitioned(
-                self.outputs, "exchange", f"exchange/{step.name}/emit-{self.task.index:05d}.parquet", table
-            )
+            assert self.emitted_to is not None
+            if self.emitted:
+                self.emitted_to.write(stage.combine(pl.concat(self.emitted)))
+            self.emitted_to.close()
             self.emit_count.seconds += now() - start
             self.counts[f"emit:{step.name}"] = self.emit_count
         shards = {step.name: writer.close() for step, writer in self.sinks}

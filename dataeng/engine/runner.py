@@ -6,6 +6,7 @@ lease ─► for each phase: what is done? ─► run the rest ─► check ─�
 from __future__ import annotations
 
 import platform
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -27,13 +28,17 @@ from dataeng.engine.records import (
     forget_phase,
     record_path,
     write_phase_manifest,
+    write_record,
 )
 from dataeng.engine.reuse import PhaseState, inspect_phase
 from dataeng.engine.task import TaskSpec
 from dataeng.errors import LedgerError, TaskError
 from dataeng.formats.atomic import fs, read_json, write_json
-from dataeng.plan import Phase, Plan
-from dataeng.stage import RowStage, Sink
+from dataeng.plan import Phase, Plan, with_round
+from dataeng.stage import ExchangeStage, RowStage, Sink
+
+MAX_ROUNDS = 64
+"""Rounds of a repeated step; a stage that needs more has a fault."""
 
 
 class Progress(Protocol):
@@ -98,11 +103,11 @@ def run_plan(
         check_ownership(run_dir, plan.pipeline.path, replace)  # again: it may have become somebody's in between
         runner = _Runner(plan, run_dir, pool, progress, prepare, thorough, import_path, result)
         try:
-            for phase in plan.phases:
-                runner.run_phase(phase)
+            runner.run()
         except BaseException:
             pool.close()  # before the lease is given up: nobody may still be writing here then
             raise
+        plan = runner.plan
         _check_phases(plan, result.records)
         if result.tasks_run or _status(run_dir) != "complete":
             prune(run_dir, result.records)
@@ -124,6 +129,18 @@ class _Runner:
     result: RunResult
     started: bool = False
 
+    def run(self) -> None:
+        """Runs all phases, and rounds of repeated ones until nothing changes."""
+        number = 0
+        while number < len(self.plan.phases):
+            phase = self.plan.phases[number]
+            self.run_phase(phase)
+            if phase.repeats and any(record.changed for record in self.result.records[phase.name]):
+                if phase.round + 1 >= MAX_ROUNDS:
+                    raise TaskError(f"'{phase.name}' did not come to an end in {MAX_ROUNDS} rounds.")
+                self.plan, _ = with_round(self.plan, phase)
+            number += 1
+
     def run_phase(self, phase: Phase) -> None:
         """Runs what is missing of one phase and declares it complete."""
         state = inspect_phase(self.plan, phase, self.run_dir, self.thorough)
@@ -141,8 +158,11 @@ class _Runner:
         forget_phase(self.run_dir, phase.name)
         for index in state.todo:
             fs.remove(record_path(self.run_dir, phase.name, index))
-        specs = [self._spec(phase, index) for index in state.todo]
+        empty = [self._empty_record(phase, index) for index in state.todo if self._is_empty(phase, index)]
+        skipped = {record.index for record in empty}
+        specs = [self._spec(phase, index) for index in state.todo if index not in skipped]
         records, failures = run_all(specs, self.pool, self.progress.task_done)
+        records += empty
         self.result.tasks_run += len(records)
         if failures:
             _write_run_json(self.plan, self.run_dir, "failed")
@@ -189,6 +209,26 @@ class _Runner:
             import_path=self.import_path,
         )
 
+    def _is_empty(self, phase: Phase, index: int) -> bool:
+        """Whether a step of an exchange has nothing to do here: no rows, and no artifact to make."""
+        stage = phase.exchange.stage if phase.exchange else None
+        return isinstance(stage, ExchangeStage) and not stage.artifacts() and not self._slices(phase, index)
+
+    def _empty_record(self, phase: Phase, index: int) -> TaskRecord:
+        """Commits the task of a partition that nobody sent rows to; no worker is asked."""
+        task = self.plan.tasks[phase.name][index]
+        record = TaskRecord(
+            phase=phase.name,
+            index=index,
+            fingerprint=task.fingerprint,
+            token=secrets.token_hex(8),
+            input=f"partition {index}",
+            files=[],
+            counts={phase.name: StageCount()},
+        )
+        write_record(self.run_dir, record)
+        return record
+
     def _slices(self, phase: Phase, index: int) -> tuple[TableSlice, ...]:
         """Returns where the rows for one partition (or the verdicts for one part) are, in order of task."""
         if phase.exchange_phase is None:
@@ -196,9 +236,8 @@ class _Runner:
         slices = []
         for record in self.result.records[phase.exchange_phase]:
             file = record.file("exchange")
-            assert file is not None
-            if str(index) in file.row_groups:
-                slices.append((file.name, file.row_groups[str(index)]))
+            if file is not None and str(index) in file.row_groups:
+                slices.append(TableSlice(file.name, tuple(file.row_groups[str(index)])))
         return tuple(slices)
 
 
@@ -221,7 +260,7 @@ def phase_counts(records: list[TaskRecord]) -> dict[str, StageCount]:
 def _check_phases(plan: Plan, records: Mapping[str, list[TaskRecord]]) -> None:
     """Checks that what one row phase wrote is what the next one read, part by part."""
     for phase in plan.phases:
-        if phase.reads_documents_of is None:
+        if phase.reads_documents_of is None or phase.kind != "rows":
             continue
         for before, after in zip(records[phase.reads_documents_of], records[phase.name], strict=True):
             written = before.file("documents")
@@ -279,6 +318,7 @@ def resolved(pipeline: Pipeline) -> dict[str, Any]:
         "seed": pipeline.seed,
         "max_error_share": pipeline.max_error_share,
         "keep_rejected_text": pipeline.keep_rejected_text,
+        "worker_memory_mb": pipeline.worker_memory_mb,
         "sources": [entry(step) for step in pipeline.sources],
         "stages": [entry(step) for step in pipeline.steps],
     }

@@ -8,15 +8,16 @@ from __future__ import annotations
 import pickle
 import secrets
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow.parquet as pq
 
 from dataeng.config import Step
-from dataeng.engine.exchange import PARTITION, TableSlice, iter_slices, read_slices, write_partitioned
+from dataeng.engine.exchange import PARTITION, PartitionedWriter, PartitionSlices, TableSlice
 from dataeng.engine.ledger import StageCount
 from dataeng.engine.outputs import TaskOutputs, now
 from dataeng.engine.records import TaskRecord, damaged_file, read_record, write_record
@@ -60,7 +61,12 @@ def run_task(spec: TaskSpec) -> TaskRecord:
     outputs = TaskOutputs(run_dir)
     start = now()
     try:
-        counts, shards = _run_rows(spec, outputs) if spec.phase.kind == "rows" else _run_reduce(spec, outputs)
+        changed = 0
+        if spec.phase.kind == "rows":
+            counts, shards = _run_rows(spec, outputs)
+        else:
+            counts, changed = _run_exchange(spec, outputs)
+            shards = {}
         files = outputs.commit()
     except BaseException:
         outputs.discard()
@@ -75,6 +81,7 @@ def run_task(spec: TaskSpec) -> TaskRecord:
         counts=counts,
         shards=shards,
         seconds=round(now() - start, 4),
+        changed=changed,
     )
     write_record(run_dir, record)
     return record
@@ -107,44 +114,77 @@ def _run_rows(spec: TaskSpec, outputs: TaskOutputs) -> tuple[dict[str, StageCoun
     return task.run()
 
 
-def _run_reduce(spec: TaskSpec, outputs: TaskOutputs) -> tuple[dict[str, StageCount], dict[str, list[dict[str, Any]]]]:
+def _run_exchange(spec: TaskSpec, outputs: TaskOutputs) -> tuple[dict[str, StageCount], int]:
+    """Runs one step of an exchange on a partition or part; returns counts and how many rows say ``changed``."""
     phase, step = spec.phase, spec.phase.exchange
     assert step is not None
     stage = _stages(spec, (step,))[step.name]
     assert isinstance(stage, ExchangeStage)
     start = now()
-    table = _read_combined(spec, stage)
-    if table is None and stage.artifacts():
+    last = phase.exchange_step == len(stage.steps()) - 1
+    key = "part" if last else PARTITION
+    needed: dict[str, pl.DataType] = dict(stage.verdict_columns()) if last else {key: pl.UInt32()}
+    if phase.repeats:
+        needed["changed"] = pl.Boolean()
+    folder = f"dedup/{step.name}" if last else f"exchange/{phase.name}"
+    writer = PartitionedWriter(outputs, "exchange", f"{folder}/{spec.task.index:05d}.parquet", key)
+    changed = 0
+    results = _visited(spec, stage) if phase.kind == "visit" else _reduced(spec, step, stage, outputs)
+    for result in results:
+        if result.height == 0:
+            continue
+        _check_result(step, result, needed)
+        if phase.repeats:
+            changed += int(result.get_column("changed").sum())
+            result = result.drop("changed")
+        writer.write(result)
+    writer.close()
+    return {phase.name: StageCount(seconds=now() - start)}, changed
+
+
+def _reduced(spec: TaskSpec, step: Step, stage: ExchangeStage, outputs: TaskOutputs) -> Iterator[pl.DataFrame]:
+    slices = PartitionSlices(Path(spec.run_dir), spec.slices)
+    if slices.num_rows == 0 and stage.artifacts():
         raise TaskError(
             f"'{step.name}' has nothing to work on: no document is left before it. What dropped them: "
             f'dataeng sql {spec.run_dir} "SELECT stage, reason, sum(documents) FROM drops GROUP BY ALL"'
         )
-    last = phase.exchange_step == len(stage.steps()) - 1
-    result = pl.DataFrame() if table is None else stage.reduce(phase.exchange_step, table, outputs)
-    key = "part" if last else PARTITION
-    if result.height:
-        _check_result(step, result, stage.verdict_columns() if last else {key: pl.UInt32()})
-    else:
-        result = pl.DataFrame(schema={key: pl.UInt32()})
-    name = (
-        f"dedup/{step.name}/{spec.task.index:05d}.parquet"
-        if last
-        else f"exchange/{phase.name}/{spec.task.index:05d}.parquet"
-    )
-    write_partitioned(outputs, "exchange", name, result, key)
-    count = StageCount(seconds=now() - start)
-    return {phase.name: count}, {}
-
-
-def _read_combined(spec: TaskSpec, stage: ExchangeStage) -> pl.DataFrame | None:
-    """Reads a partition, task by task; a stage that can combine rows does so on the way, so that they stay few."""
-    run_dir = Path(spec.run_dir)
+    if slices.num_rows == 0:
+        return
     if spec.phase.exchange_step > 0 or type(stage).combine is ExchangeStage.combine:
-        return read_slices(run_dir, spec.slices)
-    table: pl.DataFrame | None = None
-    for piece in iter_slices(run_dir, spec.slices):
+        yield from stage.reduce_slices(spec.phase.exchange_step, slices, outputs)
+        return
+    table: pl.DataFrame | None = None  # a stage that can combine rows does so on the way, so that they stay few
+    for piece in slices:
         table = stage.combine(piece if table is None else pl.concat([table, piece]))
-    return table
+    assert table is not None
+    yield stage.reduce(spec.phase.exchange_step, table, outputs)
+
+
+def _visited(spec: TaskSpec, stage: ExchangeStage) -> Iterator[pl.DataFrame]:
+    """Shows a stage those documents of a part that rows were sent about."""
+    rows = PartitionSlices(Path(spec.run_dir), spec.slices).collect()
+    if rows is None:
+        return
+    assert spec.documents is not None
+    step, columns = spec.phase.exchange_step, list(stage.visit_columns(spec.phase.exchange_step))
+    wanted = rows.get_column("row").unique().sort() if "row" in rows.columns else None
+    first = 0
+    with pq.ParquetFile(Path(spec.run_dir) / spec.documents) as file:
+        for group in range(file.num_row_groups):
+            start, first = first, first + file.metadata.row_group(group).num_rows
+            if wanted is not None and not wanted.is_between(start, first, closed="left").any():
+                continue
+            batch = pl.from_arrow(file.read_row_group(group, columns=columns))
+            assert isinstance(batch, pl.DataFrame)
+            yield stage.visit(
+                step,
+                batch.with_columns(
+                    pl.lit(spec.task.index, dtype=pl.UInt32).alias("part"),
+                    (pl.int_range(pl.len(), dtype=pl.UInt32) + start).cast(pl.UInt32).alias("row"),
+                ),
+                rows,
+            )
 
 
 def _check_result(step: Step, result: pl.DataFrame, needed: Mapping[str, pl.DataType]) -> None:

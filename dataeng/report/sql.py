@@ -90,7 +90,7 @@ def _run_views(run_dir: Path, records: dict[str, list[TaskRecord]]) -> dict[str,
     dedup = [
         f"SELECT {_quote(phase['exchange'])} AS stage, * FROM {_read(paths)}"
         for phase in run["phases"]
-        if phase["kind"] == "reduce" and phase["name"] in records
+        if phase["kind"] in ("reduce", "visit") and phase["name"] in records
         for paths in [_verdicts(run_dir, records[phase["name"]])]
         if paths
     ]

@@ -16,7 +16,7 @@ from rich.text import Text
 from dataeng.engine.records import TaskRecord
 from dataeng.engine.reuse import PhaseState
 from dataeng.fingerprint import digest
-from dataeng.plan import Phase, Plan
+from dataeng.plan import Phase
 from dataeng.report.explain import Story
 from dataeng.report.funnel import FunnelRow
 from dataeng.report.terminal_marks import marked_text, print_judgement
@@ -105,11 +105,11 @@ def console() -> Console:
     return plain if plain.is_terminal else Console(width=PLAIN_WIDTH, emoji=False)
 
 
-def plan_lines(plan: Plan, states: Sequence[PhaseState]) -> Iterator[str]:
+def plan_lines(states: Sequence[PhaseState]) -> Iterator[str]:
     """Yields the plan: per phase its tasks and fingerprint, whether it would run and why, and what it does."""
     width = max(len(state.phase.name) for state in states)
     for state in states:
-        tasks = plan.tasks[state.phase.name]
+        tasks = state.tasks
         if state.complete:
             verdict = "[green]reuse[/]"
         else:
@@ -121,10 +121,11 @@ def plan_lines(plan: Plan, states: Sequence[PhaseState]) -> Iterator[str]:
 
 
 def _stations(phase: Phase) -> list[str]:
-    if phase.kind == "reduce":
-        return [
-            f"step {phase.exchange_step + 1} of {phase.exchange.name if phase.exchange else ''}, one task per partition"
-        ]
+    if phase.kind != "rows":
+        unit = "part" if phase.kind == "visit" else "partition"
+        again = ", repeated until nothing changes" if phase.repeats else ""
+        name = phase.exchange.name if phase.exchange else ""
+        return [f"step {phase.exchange_step + 1} of {name}, one task per {unit}{again}"]
     stations = [f"apply {phase.applies.name}"] if phase.applies else []
     stations += [step.name for step in phase.steps]
     stations += [f"emit to {phase.emits_to.name}"] if phase.emits_to else []

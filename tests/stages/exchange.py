@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -53,20 +53,64 @@ def run_exchange(
                 emitted = [stage.combine(pl.concat(emitted))]
         if emitted:
             tables.append(stage.combine(pl.concat(emitted)))
+    batches = [frames_of(texts, part, batch_documents) for part, texts in enumerate(parts)]
     for step in range(len(stage.steps())):
-        results = []
-        whole = pl.concat(tables) if tables else pl.DataFrame()
-        if whole.height:
-            assert whole.schema["partition"] == pl.UInt32
-            assert int(whole.get_column("partition").max()) < stage.step_partitions(step)  # type: ignore[arg-type]
-            groups = whole.partition_by("partition", maintain_order=True)
-            if shuffle is not None:
-                random.Random(shuffle).shuffle(groups)
-                groups = [group.sample(fraction=1.0, shuffle=True, seed=shuffle) for group in groups]
-            results = [stage.reduce(step, group, outputs) for group in groups]
-        tables = [result for result in results if result.height]
+        tables = _run_step(stage, step, tables, batches, outputs, shuffle)
+        rounds = 1
+        while stage.repeats(step) and any(table.get_column("changed").any() for table in tables):
+            tables = [table.drop("changed") for table in tables]
+            tables = _run_step(stage, step, tables, batches, outputs, shuffle)
+            rounds += 1
+            assert rounds < 64, "does not come to an end"
+        if stage.repeats(step):
+            tables = [table.drop("changed") for table in tables]
     outputs.commit()
     return pl.concat(tables).sort("part", "row") if tables else pl.DataFrame()
+
+
+class SlicesOf:
+    """Implements `dataeng.stage.Slices` for a table, cut into pieces."""
+
+    def __init__(self, table: pl.DataFrame, slice_rows: int) -> None:
+        self.table, self.slice_rows, self.num_rows = table, slice_rows, table.height
+
+    def __iter__(self) -> Iterator[pl.DataFrame]:
+        yield from self.table.iter_slices(self.slice_rows)
+
+    def collect(self) -> pl.DataFrame | None:
+        return self.table
+
+
+def _run_step(
+    stage: ExchangeStage,
+    step: int,
+    tables: Sequence[pl.DataFrame],
+    batches: Sequence[Sequence[pl.DataFrame]],
+    outputs: TaskOutputs,
+    shuffle: int | None,
+) -> list[pl.DataFrame]:
+    """Runs one step on all that the step before it sent."""
+    whole = pl.concat(tables) if tables else pl.DataFrame()
+    if whole.height == 0:
+        return []
+    assert whole.schema["partition"] == pl.UInt32
+    limit = len(batches) if stage.visits(step) else stage.step_partitions(step)
+    assert int(whole.get_column("partition").max()) < limit  # type: ignore[arg-type]
+    groups = whole.partition_by("partition", maintain_order=True)
+    slice_rows = 1000
+    if shuffle is not None:
+        random.Random(shuffle).shuffle(groups)
+        groups = [group.sample(fraction=1.0, shuffle=True, seed=shuffle) for group in groups]
+        slice_rows = 1 + shuffle % 7
+    results: list[pl.DataFrame] = []
+    for group in groups:
+        if not stage.visits(step):
+            results += stage.reduce_slices(step, SlicesOf(group, slice_rows), outputs)
+            continue
+        for batch in batches[group.get_column("partition")[0]]:
+            if "row" not in group.columns or batch.get_column("row").is_in(group.get_column("row").implode()).any():
+                results.append(stage.visit(step, batch, group))
+    return [result for result in results if result.height]
 
 
 def dropped(verdicts: pl.DataFrame) -> dict[str, str]:

@@ -32,7 +32,7 @@ class DeduplicateExact(ExchangeStage):
         return batch.select("part", "row", "id").with_columns(
             pl.Series("hash_low", low),
             pl.Series("hash_high", high),
-            pl.Series("partition", low % self.partitions).cast(pl.UInt32),
+            pl.Series("partition", low % self.num_partitions).cast(pl.UInt32),
         )
 
     def reduce(self, step: int, table: pl.DataFrame, outputs: OutputFiles) -> pl.DataFrame:

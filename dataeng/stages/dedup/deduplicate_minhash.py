@@ -44,7 +44,7 @@ class DeduplicateMinhash(ExchangeStage):
         return ("buckets", "clusters")
 
     def step_partitions(self, step: int) -> int:
-        return self.partitions if step == 0 else 1
+        return self.num_partitions if step == 0 else 1
 
     def emit(self, batch: pl.DataFrame) -> pl.DataFrame:
         from dataeng.kernels.minhash import band_keys, minhash, permutations
@@ -59,7 +59,7 @@ class DeduplicateMinhash(ExchangeStage):
         repeated = documents.select(pl.all().repeat_by(self.bands).explode())
         return repeated.with_columns(
             pl.Series("key", keys.reshape(-1), dtype=pl.UInt64),
-            pl.Series("partition", keys.reshape(-1) % self.partitions).cast(pl.UInt32),
+            pl.Series("partition", keys.reshape(-1) % self.num_partitions).cast(pl.UInt32),
         )
 
     def reduce(self, step: int, table: pl.DataFrame, outputs: OutputFiles) -> pl.DataFrame:

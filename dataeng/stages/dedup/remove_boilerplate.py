@@ -71,7 +71,7 @@ class RemoveBoilerplate(ExchangeStage):
         key = ["part", "host_hash", "line_hash", "host"]
         table = pl.concat([pages, lines], how="diagonal").group_by(key).agg(pl.len().cast(pl.UInt32).alias("pages"))
         mixed = pl.col("host_hash") ^ pl.col("line_hash")
-        return _ordered(table.with_columns((mixed % self.partitions).cast(pl.UInt32).alias("partition")))
+        return _ordered(table.with_columns((mixed % self.num_partitions).cast(pl.UInt32).alias("partition")))
 
     def combine(self, table: pl.DataFrame) -> pl.DataFrame:
         key = ["part", "host_hash", "line_hash", "host", "partition"]
@@ -82,7 +82,7 @@ class RemoveBoilerplate(ExchangeStage):
             total = pl.col("pages").cast(pl.UInt64).sum().over("host_hash", "line_hash")
             shared = table.filter((pl.col("line_hash") == _PAGE) | (total >= self.min_pages))
             return _ordered(
-                shared.with_columns((pl.col("host_hash") % self.partitions).cast(pl.UInt32).alias("partition"))
+                shared.with_columns((pl.col("host_hash") % self.num_partitions).cast(pl.UInt32).alias("partition"))
             )
         is_page = pl.col("line_hash") == _PAGE
         hosts = (

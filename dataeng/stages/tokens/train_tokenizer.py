@@ -24,7 +24,7 @@ class TrainTokenizer(ExchangeStage):
     libraries: ClassVar[tuple[str, ...]] = ("tokenizers",)
     kernels: ClassVar[tuple[str, ...]] = ("hashing",)
 
-    partitions: int = Field(default=1, ge=1, le=1, description="One: there is one sample")
+    partitions: int | None = Field(default=1, ge=1, le=1, description="One: there is one sample")
     vocab_size: int = Field(
         default=8192, ge=257, le=1_000_000, description="Tokens, the 256 bytes and special ones too"
     )
