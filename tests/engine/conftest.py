@@ -55,11 +55,11 @@ class Listener:
 class Toy:
     """The pipeline, and shorthands for what tests do with it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, pipeline: str = PIPELINE) -> None:
         self.folder, self.file, self.run_dir = folder, folder / "toy.yaml", folder / "run"
         (folder / "input").mkdir()
         shutil.copy(Path(__file__).with_name("toy.py"), folder / "toy.py")
-        self.file.write_text(PIPELINE)
+        self.file.write_text(pipeline)
         for part in range(3):
             self.write_input(f"{part}.txt", [f"line {i} bad" if i % 5 == 0 else f"line {i}" for i in range(part, 20)])
 
@@ -107,11 +107,11 @@ def toy(tmp_path: Path) -> Iterator[Toy]:
 
 
 @pytest.fixture
-def make_toy(tmp_path: Path) -> Callable[[str], Toy]:
+def make_toy(tmp_path: Path) -> Callable[..., Toy]:
     """Makes several toys side by side."""
 
-    def make(name: str) -> Toy:
+    def make(name: str, pipeline: str = PIPELINE) -> Toy:
         (tmp_path / name).mkdir()
-        return Toy(tmp_path / name)
+        return Toy(tmp_path / name, pipeline)
 
     return make

@@ -13,7 +13,7 @@ import polars as pl
 
 from dataeng.document import IDENTITY, document_id, drop_where
 from dataeng.formats.atomic import write_bytes
-from dataeng.stage import Columns, ExchangeStage, InputFile, OutputFiles, RowStage, Sink, Source
+from dataeng.stage import Columns, ExchangeStage, InputFile, OutputFiles, RowStage, Sink, Slices, Source
 
 
 class Lines(Source):
@@ -227,3 +227,54 @@ class CountInitials(ExchangeStage):
             pl.col("same").alias("toy_same"), pl.format("{} x{}", "text", "same").alias("text")
         )
         return drop_where(edited.drop("initial", "same", "part"), pl.col("toy_same") == 3, "three")
+
+
+class Wander(ExchangeStage):
+    """Sends every document from partition to partition, ``row % 4`` hops, looks at it again, and drops odd lengths."""
+
+    partitions: int = 5
+
+    def columns(self) -> Columns:
+        return Columns(reads=("id", "text"))
+
+    def steps(self) -> tuple[str, ...]:
+        return ("walk", "look", "judge")
+
+    def repeats(self, step: int) -> bool:
+        return step == 0
+
+    def visits(self, step: int) -> bool:
+        return step == 1
+
+    def emit(self, batch: pl.DataFrame) -> pl.DataFrame:
+        hops = (pl.col("row") % 4).cast(pl.Int64).alias("hops")
+        return batch.select("part", "row", hops, pl.lit(0, pl.Int64).alias("walked")).with_columns(
+            self._to(pl.col("part"))
+        )
+
+    def reduce_slices(self, step: int, slices: Slices, outputs: OutputFiles) -> Iterator[pl.DataFrame]:
+        for table in slices:
+            if step == 2:
+                odd = table.filter(pl.col("length") % 2 == 1)
+                reason = pl.lit("odd").alias("reason"), pl.format("{} hops", "walked").alias("detail")
+                yield odd.select("part", "row", *reason)
+                continue
+            moving = table.filter(pl.col("hops") > 0)
+            fails_at = int(os.environ.get("TOY_FAILS_AT_HOP", "-1"))
+            if moving.select((pl.col("walked") == fails_at).any()).item():
+                raise OSError("a bridge is out")
+            moved = moving.with_columns(pl.col("hops") - 1, pl.col("walked") + 1)
+            moved = moved.with_columns(self._to(pl.col("partition") + 1), (pl.col("hops") > 0).alias("changed"))
+            arrived = table.filter(pl.col("hops") == 0).with_columns(pl.lit(False).alias("changed"))
+            # What goes home goes by part: the next step looks at the documents.
+            home = pl.when(pl.col("hops") == 0).then("part").otherwise("partition").cast(pl.UInt32).alias("partition")
+            for piece in (moved, arrived):
+                yield piece.with_columns(home)
+
+    def visit(self, step: int, batch: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+        length = pl.col("text").str.len_chars().cast(pl.Int64).alias("length")
+        found = rows.join(batch.select("row", length), on="row", how="inner", maintain_order="left")
+        return found.with_columns(self._to(pl.col("length")))
+
+    def _to(self, number: pl.Expr) -> pl.Expr:
+        return (number % self.partitions).cast(pl.UInt32).alias("partition")
