@@ -33,7 +33,9 @@ def swapped(value: np.uint32) -> np.uint64:
 
 
 @called
-def load_block(data: NDArray[np.uint8], start: int, size: int, block: int, words: NDArray[np.uint32], lane: int) -> None:
+def load_block(
+    data: NDArray[np.uint8], start: int, size: int, block: int, words: NDArray[np.uint32], lane: int
+) -> None:
     """Writes one 64-byte block of a padded message as 16 big-endian words into a column of ``words``."""
     at = block * BLOCK
     for k in range(16):
@@ -80,7 +82,9 @@ def mix_blocks(scratch: NDArray[np.uint32]) -> None:
                 scratch[b, lane] = rotated(scratch[b, lane], 30)
         elif 40 <= t < 60:
             for lane in range(LANES):
-                chosen = (scratch[b, lane] & scratch[c, lane]) | (scratch[d, lane] & (scratch[b, lane] | scratch[c, lane]))
+                chosen = (scratch[b, lane] & scratch[c, lane]) | (
+                    scratch[d, lane] & (scratch[b, lane] | scratch[c, lane])
+                )
                 scratch[e, lane] = np.uint32(
                     scratch[e, lane] + rotated(scratch[a, lane], 5) + chosen + constant + scratch[place, lane]
                 )

@@ -220,8 +220,11 @@ def list_words(
             end = at + size
             if end >= limit and i + limit < stop and at > 0:
                 break  # the word may go on behind the block: begin a block with it
-            if size > 0 and end < limit and (others >> np.uint64(end)) & U64_1 == U64_0 or (
-                size > 0 and end == limit and i + limit == stop
+            if (
+                size > 0
+                and end < limit
+                and (others >> np.uint64(end)) & U64_1 == U64_0
+                or (size > 0 and end == limit and i + limit == stop)
             ):
                 words[count] = hash_letters(data, i + at, size)
                 count += 1
