@@ -1,12 +1,13 @@
 """Canonical keys of URLs: two URLs with the same key name the same page, as far as a URL can tell.
 
-The input is what the WHATWG URL standard's serializer gives (``http://host/path?query#fragment``: ASCII, host in lower
-case and Punycode, no default port, dot segments resolved). Of http and https URLs the key is ``host[:port][path][?query]``:
+The input is what the WHATWG URL standard's serializer gives (``http://host/path?query#fragment``: ASCII, host in
+lower case and Punycode, no default port, dot segments resolved). Of http and https URLs the key is
+``host[:port][path][?query]``:
 
 1. The scheme, user name and password, and the fragment are left out; so are ``www.`` before a host with a dot
    in it and the dot at the host's end.
-2. Percent-encoding as in RFC 3986, section 6.2.2: what encodes a letter, a digit or one of ``-._~`` is decoded, hex digits
-   are upper case, a percent sign that encodes nothing becomes ``%25``. In the query, ``+`` becomes ``%20``.
+2. Percent-encoding as in RFC 3986, section 6.2.2: what encodes a letter, a digit or one of ``-._~`` is decoded, hex
+   digits are upper case, a percent sign that encodes nothing becomes ``%25``. In the query, ``+`` becomes ``%20``.
 3. ``;jsessionid=…`` is cut out of the path, and slashes at its end are.
 4. Query parameters: empty ones and those on the list given are left out, the rest is sorted by name; parameters of the
    same name stay in their order.
@@ -186,7 +187,7 @@ def is_dropped(
         byte = signed(url[j])
         if not is_unreserved(byte) or byte == 45 or byte == 46 or byte == 95 or byte == 126:
             return False
-    return stop - equals - 1 >= least_value[place]
+    return bool(stop - equals - 1 >= least_value[place])
 
 
 @called
@@ -207,7 +208,7 @@ def name_order(url: NDArray[np.uint8], first: int, first_stop: int, second: int,
 def sort_by_name(
     url: NDArray[np.uint8], count: int, starts: NDArray[np.int64], stops: NDArray[np.int64], spare: NDArray[np.int64]
 ) -> None:
-    """Sorts ``count`` parameters by name, stably: merge sort, so that a URL of 10,000 parameters costs no more than it should."""
+    """Sorts ``count`` parameters by name, stably, by merging: there are URLs with thousands of them."""
     width = 1
     while width < count:
         for low in range(0, count, 2 * width):

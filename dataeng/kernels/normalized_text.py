@@ -3,11 +3,11 @@
 Two texts have the same form if they are the same after
 
 1. Unicode's compatibility caseless match (The Unicode Standard, definition D146), character by character: canonical
-   decomposition, case folding, compatibility decomposition (NFKD), twice, then marks in canonical order. So ``ﬁ``, ``Ⅷ``, ``ﾊ``
-   and ``²`` equal what they stand for, ``ß`` equals ``ss``, and composed letters equal decomposed ones. (The form is
-   decomposed, NFKD, where one would store NFKC: for equality they are the same.)
-2. Format characters (category Cf: soft hyphens, joiners, direction marks, byte order marks), variation selectors and the
-   combining grapheme joiner are left out.
+   decomposition, case folding, compatibility decomposition (NFKD), twice, then marks in canonical order. So ``ﬁ``,
+   ``Ⅷ``, ``ﾊ`` and ``²`` equal what they stand for, ``ß`` equals ``ss``, and composed letters equal decomposed ones.
+   (The form is decomposed, NFKD, where one would store NFKC: for equality they are the same.)
+2. Format characters (category Cf: soft hyphens, joiners, direction marks, byte order marks), variation selectors and
+   the combining grapheme joiner are left out.
 3. Every run of white space, punctuation (categories P) and control characters becomes one space; none at either end.
 
 Symbols (``+``, ``$``, ``=``), digits and accents stay: texts that differ in them say different things.

@@ -1,12 +1,12 @@
 """SimHash fingerprints of texts, and which of them are near each other.
 
-Charikar (2002), *Similarity estimation techniques from rounding algorithms*: every feature of a text is hashed to 64 bits,
-and bit b of the fingerprint is what most features have there, each counted as often as it occurs. Two texts with a
-small angle between their feature counts differ in few bits.
+Charikar (2002), *Similarity estimation techniques from rounding algorithms*: every feature of a text is hashed to
+64 bits, and bit b of the fingerprint is what most features have there, each counted as often as it occurs. Two
+texts with a small angle between their feature counts differ in few bits.
 
-Manku, Jain and Das Sarma (2007), *Detecting near-duplicates for web crawling*: cut the 64 bits into blocks; fingerprints
-that differ in at most k bits agree in all but k of the blocks. So for every choice of k blocks, those that agree in the
-other ones share a key, and only they are compared.
+Manku, Jain and Das Sarma (2007), *Detecting near-duplicates for web crawling*: cut the 64 bits into blocks;
+fingerprints that differ in at most k bits agree in all but k of the blocks. So for every choice of k blocks, those
+that agree in the other ones share a key, and only they are compared.
 """
 
 from __future__ import annotations
@@ -113,8 +113,8 @@ def simhash(texts: TextBuffers, *, ngram: int = 3, unit: Unit = "words") -> Fing
     """Returns the 64-bit fingerprint of every text.
 
     Args:
-      texts: normalised as the caller wants them to be compared (see `dataeng.kernels.normalized_text`); words are what
-        stands between bytes up to 0x20, spaces and controls.
+      texts: normalised as the caller wants them to be compared (see `dataeng.kernels.normalized_text`); words are
+        what stands between bytes up to 0x20, spaces and controls.
       ngram: words or characters of a feature. A text with fewer has no features, and the fingerprint 0 must not be
         compared.
       unit: what a feature is made of.
@@ -133,8 +133,8 @@ def block_masks(max_distance: int, blocks: int) -> NDArray[np.uint64]:
     """Returns the bits that a table compares, for every table: uint64 [blocks choose max_distance].
 
     Any two fingerprints that differ in at most ``max_distance`` bits agree under at least one mask. More blocks mean
-    more tables and longer keys, so fewer false candidates: with distance 3, 4 blocks give 4 keys of 16 bits, 6 blocks 20
-    keys of 32.
+    more tables and longer keys, so fewer false candidates: with distance 3, 4 blocks give 4 keys of 16 bits, 6 blocks
+    20 keys of 32.
 
     Raises:
       ValueError: fewer than ``max_distance`` + 1 blocks, more than 64, or more than `MAX_TABLES` tables.
@@ -157,7 +157,7 @@ def hash_blocks(values: NDArray[np.uint64], masks: NDArray[np.uint64], keys: NDA
 
 
 def block_keys(values: NDArray[np.uint64], masks: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Returns a key per table: uint64 [texts, tables]. Texts that share a key are candidates; no two tables share one."""
+    """Returns a key per table: uint64 [texts, tables]. Texts that share one are candidates; no two tables do."""
     keys = np.empty((len(values), len(masks)), np.uint64)
     hash_blocks(values, masks, keys)
     return keys
@@ -233,8 +233,8 @@ def near_pairs(
 ) -> NearPairs:
     """Finds fingerprints within ``max_distance`` bits of each other among those with the same key.
 
-    Equal fingerprints are linked to the first of them; each different one is compared with the ``window`` different ones
-    before it in its bucket, so that a bucket with half the corpus in it costs no more than its size.
+    Equal fingerprints are linked to the first of them; each different one is compared with the ``window`` different
+    ones before it in its bucket, so that a bucket with half the corpus in it costs no more than its size.
 
     Args:
       keys: uint64 [rows], of one table or several.
@@ -253,7 +253,8 @@ def near_pairs(
 
 def distances(first: NDArray[np.uint64], second: NDArray[np.uint64]) -> NDArray[np.uint8]:
     """Returns in how many bits fingerprints differ, element by element."""
-    return np.bitwise_count(first ^ second)
+    different: NDArray[np.uint8] = np.bitwise_count(first ^ second)
+    return different
 
 
 def warm_up() -> None:

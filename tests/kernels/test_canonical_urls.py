@@ -43,7 +43,7 @@ def reference(href: str) -> str:
     if not scheme:
         return href
     rest = reference_percents(href[scheme.end() :])
-    before, mark, query = rest.partition("?")
+    before, _, query = rest.partition("?")
     authority, slash, path = before.partition("/")
     authority = authority.rpartition("@")[2]
     host, port = re.fullmatch(r"(\[[^\]]*\]?[^:]*|[^:]*)(.*)", authority, re.DOTALL).groups()  # type: ignore[union-attr]

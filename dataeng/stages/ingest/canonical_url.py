@@ -7,11 +7,14 @@ spelled is the WHATWG URL standard's matter (library Ada); what is left out, `da
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from dataeng.stages.ingest.tracking_parameters import parameters_of
+
+if TYPE_CHECKING:
+    from dataeng.kernels.canonical_urls import DroppedParameters
 
 DEFAULT_DROPPED = ("@tracking", "@session")
 
@@ -32,8 +35,8 @@ def canonical_urls(urls: pl.Series, dropped: tuple[str, ...] = DEFAULT_DROPPED) 
 
     Args:
       urls: a column of strings.
-      dropped: query parameters to leave out: names, beginnings (``utm_*``), and the lists ``@tracking`` and ``@session``
-        of `dataeng.stages.ingest.tracking_parameters`.
+      dropped: query parameters to leave out: names, beginnings (``utm_*``), and the lists ``@tracking`` and
+        ``@session`` of `dataeng.stages.ingest.tracking_parameters`.
     """
     import numpy as np
     import pyarrow as pa
@@ -93,12 +96,7 @@ def _joined(url: str | None, target: str | None) -> str | None:
 
 
 @functools.lru_cache(maxsize=32)
-def _prepared(dropped: tuple[str, ...]):  # type: ignore[no-untyped-def]
+def _prepared(dropped: tuple[str, ...]) -> DroppedParameters:
     from dataeng.kernels.canonical_urls import dropped_parameters
 
     return dropped_parameters(parameters_of(dropped))
-
-
-def check_parameters(names: Iterable[str]) -> None:
-    """Raises ValueError if a name or list cannot be dropped."""
-    _prepared(tuple(names))
