@@ -73,6 +73,15 @@ def resolved(urls: pl.Series, targets: pl.Series) -> pl.Series:
     return pl.Series(targets.name, joined, dtype=pl.String)
 
 
+def ascii_host(host: str) -> str:
+    """Returns an international host name in Punycode; others, and what is none, as they are."""
+    if host.isascii():
+        return host
+    import ada_url
+
+    return str(ada_url.idna_to_ascii(host).decode("ascii")) or host
+
+
 def _serialized(url: str | None) -> str | None:
     import ada_url
 

@@ -192,7 +192,7 @@ def test_documents_under_redirected_urls_are_those_of_the_target(tmp_path: Path)
         ["http://b.test/new", "http://a.test/older"],
     ]
     moved = redirects(
-        ("http://a.test/older/", "old", 301, "2020"),
+        ("http://a.test/older/", "../old", 301, "2020"),
         ("http://A.test/old", "https://www.b.test/new?utm_source=moved", 308, "2020"),
     )
     verdicts = by_url(tmp_path, parts, moved)

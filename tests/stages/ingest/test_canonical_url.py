@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+import re
+from pathlib import Path
+
 import ada_url
 import polars as pl
 import pytest
@@ -116,3 +121,15 @@ def test_canonical_of_canonical_is_itself(url: str) -> None:
     (once,) = canonical(url)
     if once is not None and not once.startswith("ftp:"):
         assert canonical(f"http://{once}") == [once]
+
+
+def test_a_crawl_of_labelled_urls(test_data: Path) -> None:
+    """Aliases that differ in a tracking or session parameter are found; no two different pages are merged."""
+    with gzip.open(test_data / "crawl" / "recorded" / "truth.jsonl.gz", "rt", encoding="utf-8") as lines:
+        rows = [row for row in map(json.loads, lines) if row["status"] == "200"]
+    keys = dict(zip([row["url"] for row in rows], canonical(*(row["url"] for row in rows)), strict=True))
+    listed = [row for row in rows if row["kind"] == "alias" and re.search("[?](ref|utm_|sessionid)", row["url"])]
+    assert len(listed) == 32
+    assert all(keys[row["url"]] == keys[row["dup_of"]] is not None for row in listed)
+    others = {row["url"] for row in rows} - {row["url"] for row in listed}
+    assert len({keys[url] for url in others}) == len(others)
