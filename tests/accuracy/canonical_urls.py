@@ -3,14 +3,14 @@
     python tests/accuracy/canonical_urls.py [--data DIR]
 
 DIR is a folder in the layout of the test data (default: environment variable DATAENG_TEST_DATA). Of the URLs in
-``crawl/recorded/truth.jsonl.gz`` with a 200 response or a redirect, a pair is right to merge if the labels call one an alias
-of the other or its redirect (``dup_of``; redirects that add a slash are labelled by their target). The rows are settings of
-``deduplicate_exact: {by: url}``; *recall* is the share of labelled pairs that get one key, *precision* the share of pairs
-with one key that are one page by the labels. Mirrors and other versions are other URLs: no canonical form can find them, and
-they are counted to show that none is merged by accident. Redirects are read from the archives themselves.
+``crawl/recorded/truth.jsonl.gz`` with a 200 response or a redirect, a pair is right to merge if the labels call one an
+alias of the other or its redirect (``dup_of``; redirects that add a slash are labelled by their target). The rows are
+settings of ``deduplicate_exact: {by: url}``; *recall* is the share of labelled pairs that get one key, *precision* the
+share of pairs with one key that are one page by the labels. Mirrors and other versions are other URLs: no canonical
+form can find them, and they are counted to show that none is merged by accident. Redirects are read from the archives.
 
-For comparison: the URLs as they are, C4's key (scheme, ``www.``, everything from ``?utm_``, ``?ref`` or ``?feed`` on, and the final
-slash removed), and what w3lib's ``canonicalize_url`` and courlan's ``normalize_url`` (as trafilatura uses it) make of them.
+For comparison: the URLs as they are, C4's key (scheme, ``www.``, everything from ``?utm_``, ``?ref`` or ``?feed`` on,
+and the final slash removed), and what w3lib's ``canonicalize_url`` and courlan's ``normalize_url`` make of them.
 """
 
 from __future__ import annotations
@@ -155,9 +155,8 @@ def main() -> None:
         shares = [f"{len(merged & labels[kind])}/{len(labels[kind])}" for kind in ("alias", "redirect", "slash")]
         recall, precision = len(merged & right) / len(right), len(good) / len(merged) if merged else 1.0
         others = len(merged & (labels["mirror"] | labels["version"]))
-        print(
-            f"{name:32} {shares[0]:>8} {shares[1]:>8} {shares[2]:>8} {recall:8.3f} {len(merged):8} {precision:9.3f} {others:8}"
-        )
+        cells = (*shares, f"{recall:.3f}", len(merged), f"{precision:.3f}", others)
+        print(f"{name:32} " + " ".join(f"{cell:>9}" for cell in cells))
         figures[name] = (recall, precision)
     print(f"{'':32} microseconds a URL")
     many = urls * 20
