@@ -145,9 +145,8 @@ def main() -> None:
     for name, (dropped, follow) in OURS.items():
         results[f"ours, {name}"] = our_keys(urls, dropped, found_redirects if follow else None)
     print(f"{len(urls):,} URLs; pairs: " + ", ".join(f"{len(found)} {kind}" for kind, found in sorted(labels.items())))
-    print(
-        f"{'key':32} {'alias':>8} {'redirect':>8} {'slash':>8} {'recall':>8} {'merged':>8} {'precision':>9} {'mirror':>8}"
-    )
+    names = ("alias", "redirect", "slash", "recall", "merged", "precision", "mirror")
+    print(f"{'key':32} " + " ".join(f"{name:>9}" for name in names))
     figures = {}
     for name, keys in results.items():
         merged = merged_pairs(urls, keys)

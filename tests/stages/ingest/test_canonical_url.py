@@ -116,7 +116,11 @@ def test_urls_that_skip_the_parser_are_what_it_would_give(url: str) -> None:
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.builds(lambda scheme, host, path: f"{scheme}://{host}.test{path}", st.sampled_from(["http", "https"]), HOSTS, PATHS))
+@given(
+    st.builds(
+        lambda scheme, host, path: f"{scheme}://{host}.test{path}", st.sampled_from(["http", "https"]), HOSTS, PATHS
+    )
+)
 def test_canonical_of_canonical_is_itself(url: str) -> None:
     (once,) = canonical(url)
     if once is not None:
