@@ -14,12 +14,14 @@ KERNELS = (
     "minhash",
     "shingle_sets",
     "datasketch_signatures",
-    "components",
     "hashing",
     "fasttext",
     "lines",
     "c4_lines",
     "refinedweb_lines",
+    "canonical_urls",
+    "normalized_text",
+    "simhash",
 )
 
 

@@ -17,15 +17,15 @@ def name_of(part: int, row: int) -> str:
     return f"p{part}r{row}"
 
 
-def frames_of(texts: Sequence[str | None], part: int, batch_documents: int) -> list[pl.DataFrame]:
-    """Returns a part's batches as `ExchangeStage.emit` gets them."""
+def frames_of(texts: Sequence[str | None], part: int, batch_documents: int, column: str = "text") -> list[pl.DataFrame]:
+    """Returns a part's batches as `ExchangeStage.emit` gets them; ``texts`` are what is in ``column``."""
     rows = {
         "id": [name_of(part, row) for row in range(len(texts))],
-        "text": list(texts),
+        column: list(texts),
         "part": [part] * len(texts),
         "row": list(range(len(texts))),
     }
-    schema = {"id": pl.String(), "text": pl.String(), "part": pl.UInt32(), "row": pl.UInt32()}
+    schema = {"id": pl.String(), column: pl.String(), "part": pl.UInt32(), "row": pl.UInt32()}
     frame = pl.DataFrame(rows, schema=schema)
     return [frame[start : start + batch_documents] for start in range(0, len(texts), batch_documents)]
 
@@ -37,23 +37,26 @@ def run_exchange(
     batch_documents: int = 1000,
     shuffle: int | None = None,
     combine_each_batch: bool = False,
+    column: str = "text",
+    rejects: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
     """Runs all steps of ``stage`` on a corpus and returns its verdicts, in order of place.
 
-    Artifacts are committed below ``folder``. With ``shuffle``, rows reach the reducers in a random order, which is
-    more than the engine ever does to them.
+    The corpus is what ``parts`` have in ``column``; ``rejects`` are emitted, too. Artifacts are committed below
+    ``folder``. With ``shuffle``, rows reach the reducers in a random order, which is more than the engine ever does
+    to them.
     """
     outputs = TaskOutputs(folder)
-    tables = []
+    tables = [] if rejects is None else [stage.emit_rejects(rejects)]
     for part, texts in enumerate(parts):
         emitted: list[pl.DataFrame] = []
-        for frame in frames_of(texts, part, batch_documents):
+        for frame in frames_of(texts, part, batch_documents, column):
             emitted.append(stage.emit(frame))
             if combine_each_batch:
                 emitted = [stage.combine(pl.concat(emitted))]
         if emitted:
             tables.append(stage.combine(pl.concat(emitted)))
-    batches = [frames_of(texts, part, batch_documents) for part, texts in enumerate(parts)]
+    batches = [frames_of(texts, part, batch_documents, column) for part, texts in enumerate(parts)]
     for step in range(len(stage.steps())):
         tables = _run_step(stage, step, tables, batches, outputs, shuffle)
         rounds = 1
