@@ -22,6 +22,10 @@ KERNELS = (
     "canonical_urls",
     "normalized_text",
     "simhash",
+    "units",
+    "normalization",
+    "ngrams",
+    "bloom",
 )
 
 

@@ -22,6 +22,8 @@ STAGES: dict[str, str] = {
     "deduplicate_exact": "dataeng.stages.dedup.deduplicate_exact:DeduplicateExact",
     "deduplicate_minhash": "dataeng.stages.dedup.deduplicate_minhash:DeduplicateMinhash",
     "deduplicate_simhash": "dataeng.stages.dedup.deduplicate_simhash:DeduplicateSimhash",
+    "deduplicate_lines": "dataeng.stages.dedup.deduplicate_lines:DeduplicateLines",
+    "deduplicate_paragraphs": "dataeng.stages.dedup.deduplicate_paragraphs:DeduplicateParagraphs",
     "remove_boilerplate": "dataeng.stages.dedup.remove_boilerplate:RemoveBoilerplate",
     "train_tokenizer": "dataeng.stages.tokens.train_tokenizer:TrainTokenizer",
     # sinks

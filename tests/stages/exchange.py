@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
+from dataeng.document import with_reason_columns
 from dataeng.engine.outputs import TaskOutputs
 from dataeng.stage import ExchangeStage
 
@@ -119,3 +120,34 @@ def _run_step(
 def dropped(verdicts: pl.DataFrame) -> dict[str, str]:
     """Returns id of a dropped document → id of the one that was kept."""
     return dict(verdicts.select("id", "kept_id").iter_rows()) if verdicts.height else {}
+
+
+def run_edits(
+    stage: ExchangeStage, parts: Sequence[Sequence[str | None]], batch_documents: int = 1000, shuffle: int | None = None
+) -> list[pl.DataFrame]:
+    """Runs a stage of one step that edits documents; returns the parts as its `apply` leaves them.
+
+    With ``shuffle``, partitions are reduced in a random order, and their rows come in small pieces.
+    """
+    batches = [frames_of(texts, part, batch_documents) for part, texts in enumerate(parts)]
+    # Each batch is sent by itself, as a task does whose rows do not shrink much.
+    emitted = [stage.combine(stage.emit(batch)) for some in batches for batch in some]
+    groups = pl.concat(emitted).partition_by("partition", maintain_order=True) if emitted else []
+    if shuffle is None:
+        groups = sorted(groups, key=lambda group: int(group.item(0, "partition")))
+    else:
+        random.Random(shuffle).shuffle(groups)
+    slice_rows = 1000 if shuffle is None else 1 + shuffle % 7
+    reduced = {
+        int(group.item(0, "partition")): list(stage.reduce_slices(0, SlicesOf(group, slice_rows), TaskOutputs(Path())))
+        for group in groups
+    }
+    schema = dict(stage.verdict_columns())
+    tables = [table.select(*schema) for number in sorted(reduced) for table in reduced[number]]
+    verdicts = pl.concat([pl.DataFrame(schema=schema), *tables])
+    left = []
+    for part, some in enumerate(batches):
+        about = verdicts.filter(pl.col("part") == part)
+        judged = [with_reason_columns(stage.apply(batch.drop("part"), about)) for batch in some]
+        left.append(pl.concat(judged) if judged else pl.DataFrame())
+    return left
