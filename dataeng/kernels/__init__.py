@@ -9,7 +9,18 @@ import importlib
 from collections.abc import Callable, Iterable
 
 #: Kernel modules that have something to compile. Each has a ``warm_up()`` that runs it on a tiny example.
-KERNELS = ("signals", "minhash", "components", "hashing", "fasttext", "lines", "c4_lines", "refinedweb_lines")
+KERNELS = (
+    "signals",
+    "minhash",
+    "shingle_sets",
+    "datasketch_signatures",
+    "components",
+    "hashing",
+    "fasttext",
+    "lines",
+    "c4_lines",
+    "refinedweb_lines",
+)
 
 
 def needs_compiling(kernels: Iterable[str] = KERNELS) -> list[str]:
