@@ -68,12 +68,13 @@ def pair_rows(pairs: pl.DataFrame, partitions: int) -> Iterator[pl.DataFrame]:
     """Yields the links and the evidence of accepted pairs: from ``place, partner, similarity``."""
     links = link_rows(pairs.select(pl.col("place").alias("node"), pl.col("partner").alias("neighbour")), partitions)
     yield links.with_columns(pl.lit(LINK, dtype=pl.UInt8).alias("kind"))
-    yield pairs.select(
-        pl.col("place").alias("node"),
-        pl.col("partner").alias("neighbour"),
-        "similarity",
+    found = pairs.select(pl.col("place").alias("node"), pl.col("partner").alias("neighbour"), "similarity")
+    # A partner keeps the best of its pairs; a hub has many.
+    best = found.sort("similarity", "node", descending=[True, False], nulls_last=True).unique("neighbour", keep="first")
+    reverse = best.select(pl.col("neighbour").alias("node"), pl.col("node").alias("neighbour"), "similarity")
+    yield pl.concat([found, reverse.sort("node")]).with_columns(
         pl.lit(PAIR, dtype=pl.UInt8).alias("kind"),
-        node_partition(pl.col("place"), partitions).alias("partition"),
+        node_partition(pl.col("node"), partitions).alias("partition"),
     )
 
 

@@ -2,13 +2,13 @@
 
     text ─► shingles ─► signature ─► a key per band ─┐ by key
                                                      ▼
-                       buckets: who is compared with whom ─┐ by part
+                 buckets: who is compared with whom ─┐ by part
+                                                     ▼
+              fetch: shingle sets, from the texts of candidates ─┐ by hub
                                                                  ▼
-                             fetch: shingle sets of candidates, from their texts ─┐ by hub
-                                                                                  ▼
-                                    verify: exact similarity decides ─┐ by document
-                                                                      ▼
-                              connect: stars of the accepted pairs, repeated ─► cluster ─► choose ─► verdicts
+                               verify: exact similarity decides ─┐ by document
+                                                                 ▼
+             connect: stars of accepted pairs, repeated ─► cluster ─► choose ─► verdicts
 
 Broder 1997; bands and rows as in FineWeb (14 x 8 over 5-word shingles): two documents of Jaccard similarity s share
 a bucket with probability 1 - (1 - s^rows)^bands, which is 0.57 at 0.7 and 0.92 at 0.8.

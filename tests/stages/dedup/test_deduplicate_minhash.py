@@ -8,7 +8,6 @@ import json
 import math
 import random
 import re
-import time
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -20,8 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from dataeng.stages.dedup.clusters import EVIDENCE
 from dataeng.stages.dedup.deduplicate_minhash import DeduplicateMinhash
-from tests.stages.exchange import dropped, frames_of, name_of, run_exchange
+from tests.stages.exchange import SlicesOf, dropped, frames_of, name_of, run_exchange
 
 WORDS = [f"{a}{b}{c}" for a in "bdfgk" for b in "aeiou" for c in "lmnrstz"]
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -61,8 +61,8 @@ def candidates(stage: DeduplicateMinhash, texts: list[str]) -> set[tuple[int, in
     """Pairs of rows that share a bucket."""
     emitted = stage.emit(frames_of(texts, 0, len(texts))[0])
     buckets: dict[int, list[int]] = defaultdict(list)
-    for identifier, key in emitted.select("id", "key").iter_rows():
-        buckets[key].append(int(identifier.removeprefix("p0r")))
+    for row, key in emitted.select("place", "key").iter_rows():
+        buckets[key].append(row)
     return {pair for rows in buckets.values() for pair in itertools.combinations(sorted(rows), 2)}
 
 
@@ -78,19 +78,15 @@ def test_near_duplicates_go_and_the_first_stays(tmp_path: Path) -> None:
 
 def test_evidence_names_the_survivor_and_the_size_of_the_cluster(tmp_path: Path) -> None:
     verdicts = run_exchange(DeduplicateMinhash(), [[page(1), page(1)], [page(1)]], tmp_path)
-    assert verdicts.schema == {
-        "part": pl.UInt32,
-        "row": pl.UInt32,
-        "id": pl.String,
-        "kept_id": pl.String,
-        "reason": pl.String,
-        "detail": pl.String,
-        "cluster_size": pl.UInt32,
-    }
-    assert verdicts.rows() == [
-        (0, 1, "p0r1", "p0r0", "near_duplicate", "near-duplicate of p0r0", 3),
-        (1, 0, "p1r0", "p0r0", "near_duplicate", "near-duplicate of p0r0", 3),
+    assert verdicts.schema == EVIDENCE
+    shown = verdicts.select(
+        "part", "row", "id", "kept_id", "matched_id", "similarity", "method", "cluster_size", "reason"
+    )
+    assert shown.rows() == [
+        (0, 1, "p0r1", "p0r0", "p0r0", 1.0, "minhash", 3, "near_duplicate"),
+        (1, 0, "p1r0", "p0r0", "p0r0", 1.0, "minhash", 3, "near_duplicate"),
     ]
+    assert verdicts.get_column("detail")[0] == "near-duplicate of p0r0 (similarity 1.0)"
 
 
 def test_case_accents_punctuation_and_numbers_make_no_difference(tmp_path: Path) -> None:
@@ -99,10 +95,20 @@ def test_case_accents_punctuation_and_numbers_make_no_difference(tmp_path: Path)
     assert dropped(run_exchange(DeduplicateMinhash(), [[one, other]], tmp_path)) == {"p0r1": "p0r0"}
 
 
-def test_texts_without_a_shingle_are_left_alone(tmp_path: Path) -> None:
-    short = ["", "one", "one two three four", "one two three four", "", "!!! ??? ... ,,, ;;; :::"]
-    assert run_exchange(DeduplicateMinhash(), [short], tmp_path).height == 0
-    assert DeduplicateMinhash().emit(frames_of(short, 0, 9)[0]).height == 0
+def test_texts_too_short_for_a_shingle_are_duplicates_of_those_with_the_same_words(tmp_path: Path) -> None:
+    short = [
+        "",
+        "one",
+        "one two three four",
+        "One, two: three four!",
+        "",
+        "!!! ??? ... ,,, ;;; :::",
+        "one two three",
+        "ONE",
+    ]
+    verdicts = run_exchange(DeduplicateMinhash(), [short], tmp_path)
+    assert dropped(verdicts) == {"p0r3": "p0r2", "p0r7": "p0r1"}
+    assert set(verdicts.get_column("similarity")) == {1.0}
 
 
 def test_five_words_are_one_shingle(tmp_path: Path) -> None:
@@ -191,13 +197,87 @@ def test_a_bucket_with_half_the_corpus_costs_its_size_and_not_its_square(tmp_pat
     texts = [boilerplate if i % 2 else page(10_000 + i, 12) for i in range(num)]
     stage = DeduplicateMinhash(partitions=4)
     emitted = pl.concat([stage.emit(frame) for frame in frames_of(texts, 0, 5000)])
-    start = time.perf_counter()
-    edges = [stage.reduce(0, group, None) for group in emitted.partition_by("partition")]  # type: ignore[arg-type]
-    assert sum(table.height for table in edges) <= stage.bands * num
-    verdicts = stage.reduce(1, pl.concat(edges), None)  # type: ignore[arg-type]
-    assert time.perf_counter() - start < 20
+    requests = [
+        table
+        for part in emitted.partition_by("partition")
+        for table in stage.reduce_slices(0, SlicesOf(part, 700), None)
+    ]  # type: ignore[arg-type]
+    assert sum(table.height for table in requests) <= stage.bands * num
+    verdicts = run_exchange(stage, [texts], tmp_path, batch_documents=5000)
     assert verdicts.height == num // 2 - 1
     assert set(verdicts.get_column("kept_id")) == {"p0r1"}
+
+
+# --- verification and survivors
+
+
+def test_pairs_below_the_threshold_stay_although_they_share_a_bucket(tmp_path: Path) -> None:
+    # 40 of 300 words changed: about 0.33 of the shingles are shared, which 60 bands of 2 rows always find.
+    texts = [page(1), edited(page(1), 40), edited(page(1), 2)]
+    likely = DeduplicateMinhash(bands=60, rows=2, threshold=None)
+    assert dropped(run_exchange(likely, [texts], tmp_path / "a")) == {"p0r1": "p0r0", "p0r2": "p0r0"}
+    verified = DeduplicateMinhash(bands=60, rows=2, threshold=0.7)
+    verdicts = run_exchange(verified, [texts], tmp_path / "b")
+    assert dropped(verdicts) == {"p0r2": "p0r0"}
+    expected = jaccard(shingles_of(texts[0]), shingles_of(texts[2]))
+    assert verdicts.get_column("similarity")[0] == pytest.approx(expected)
+
+
+def test_those_unlike_a_hub_still_find_each_other(tmp_path: Path) -> None:
+    """One bucket for all (a single row of a single band on a common opening), three groups of copies in it."""
+    opening = page(50, 400)
+    groups = [f"{opening} {page(60 + group, 700)}" for group in range(3)]
+    texts = [edited(groups[i % 3], 2, seed=i) for i in range(12)]
+    verdicts = run_exchange(DeduplicateMinhash(bands=400, rows=1, threshold=0.8), [texts], tmp_path)
+    assert dropped(verdicts) == {f"p0r{i}": f"p0r{i % 3}" for i in range(3, 12)}
+    assert verdicts.get_column("similarity").min() >= 0.8  # type: ignore[operator]
+
+
+def test_a_page_inside_another_is_found_by_containment(tmp_path: Path) -> None:
+    texts = [page(1, 400), page(1, 400) + " " + page(2, 300)]
+    many = {"bands": 100, "rows": 2, "threshold": 0.9}
+    assert run_exchange(DeduplicateMinhash.model_validate(many), [texts], tmp_path / "a").height == 0
+    contained = DeduplicateMinhash.model_validate({**many, "similarity": "containment"})
+    assert dropped(run_exchange(contained, [texts], tmp_path / "b")) == {"p0r1": "p0r0"}
+
+
+def test_characters_as_shingles_find_text_without_spaces(tmp_path: Path) -> None:
+    sentence = "数据工程是把原始网页整理成可以训练语言模型的语料的工作，需要去重和清洗。"
+    texts = [
+        sentence * 3 + "第一",
+        sentence * 3 + "第二",
+        "完全不同的一篇文章，说的是天气和季节的变化，与前面没有关系。" * 2,
+    ]
+    stage = DeduplicateMinhash(unit="characters", ngram=5, bands=50, rows=2)
+    assert dropped(run_exchange(stage, [texts], tmp_path)) == {"p0r1": "p0r0"}
+
+
+@pytest.mark.parametrize(
+    ("survivor", "kept"),
+    [
+        ((), "p0r0"),
+        (("text_bytes desc",), "p0r2"),
+        (("text_bytes",), "p0r1"),
+        (({"id": ["p0r3", "p0r1"]},), "p0r3"),
+        (({"id": ["nobody"]}, "text_bytes asc"), "p0r1"),
+    ],
+)
+def test_the_survivor_is_the_first_by_the_users_criteria(
+    tmp_path: Path, survivor: tuple[object, ...], kept: str
+) -> None:
+    base = page(1, 400)
+    texts = [base, base[: -len(base) // 50], base + " " + page(2, 8), base]
+    stage = DeduplicateMinhash.model_validate({"survivor": survivor})
+    assert set(dropped(run_exchange(stage, [texts], tmp_path)).values()) == {kept}
+
+
+def test_criteria_are_columns_that_must_be_there() -> None:
+    stage = DeduplicateMinhash.model_validate({"survivor": ["quality.score desc", {"domain": ["books"]}]})
+    assert stage.columns().reads == ("id", "text", "quality.score", "domain")
+    with pytest.raises(ValidationError, match=r"'quality\.score down' is not a column"):
+        DeduplicateMinhash.model_validate({"survivor": ["quality.score down"]})
+    with pytest.raises(ValidationError, match="has to name one column"):
+        DeduplicateMinhash.model_validate({"survivor": [{"domain": ["a"], "host": ["b"]}]})
 
 
 # --- real pages
