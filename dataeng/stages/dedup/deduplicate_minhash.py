@@ -40,6 +40,9 @@ from dataeng.stages.dedup.verification import accepted_pairs
 
 CANDIDATE = 3
 """The kind of rows with a candidate's shingles, beside those of `dataeng.stages.dedup.clusters`."""
+SHINGLES = pl.List(pl.UInt32())
+"""32 bits a shingle: half of what has to travel, for similarities that are off by 0.0001 at the very most now and then
+(see `dataeng.kernels.shingle_sets`)."""
 BUCKETS, FETCH, VERIFY, CONNECT, CLUSTER, CHOOSE = range(6)
 
 
@@ -126,7 +129,7 @@ class DeduplicateMinhash(ExchangeStage):
         wanted = batch.join(pairs, on="row", how="semi", maintain_order="left")
         known = wanted.select("row", place_of().alias("place"), "id", *ranks(self.survivor))
         documents = document_rows(known.drop("row"), self.num_partitions)
-        schema = {**row_schema(known, self.survivor), "content": pl.UInt64(), "shingles": pl.List(pl.UInt64())}
+        schema = {**row_schema(known, self.survivor), "content": pl.UInt64(), "shingles": SHINGLES}
         candidates = known.select("row", "place").with_columns(self._shingles(wanted.get_column("text")))
         candidates = pairs.join(candidates, on="row", how="inner").sort("place", "hub").select(
             pl.lit(CANDIDATE, dtype=pl.UInt8).alias("kind"),
@@ -146,14 +149,14 @@ class DeduplicateMinhash(ExchangeStage):
 
         content = pl.Series("content", hash_texts(text_buffers(texts))[1])
         if self.threshold is None:
-            return [content, pl.Series("shingles", [None] * len(texts), dtype=pl.List(pl.UInt64()))]
-        sets = shingle_sets(text_buffers(texts), ngram=self.ngram, unit=self.unit).to_series("shingles")
+            return [content, pl.Series("shingles", [None] * len(texts), dtype=SHINGLES)]
+        sets = shingle_sets(text_buffers(texts), ngram=self.ngram, unit=self.unit, bits=32).to_series("shingles")
         frame = pl.DataFrame([sets, texts.alias("text")])
         short = frame.with_row_index("at").filter(pl.col("shingles").list.len() == 0)
         if short.height:
             only = short.select("at", self._whole(short.get_column("text")).alias("only"))
             frame = frame.with_row_index("at").join(only, on="at", how="left", maintain_order="left")
-            alone = pl.concat_list(pl.col("only"))
+            alone = pl.concat_list((pl.col("only") % (1 << 32)).cast(pl.UInt32))
             frame = frame.with_columns(
                 pl.when(pl.col("only").is_null()).then("shingles").otherwise(alone).alias("shingles")
             )
