@@ -60,8 +60,11 @@ def run(
     from dataeng.engine.executor import Pool, check_scheduler
     from dataeng.engine.runner import run_plan
     from dataeng.plan import make_plan
-    from dataeng.report.funnel import funnel, has_stats, write_stats
+    from dataeng.report.alarms import read_alarms
+    from dataeng.report.finish import has_reports, write_reports
+    from dataeng.report.funnel import funnel
     from dataeng.report.terminal import LiveProgress, console, funnel_table, pack_lines
+    from dataeng.report.terminal_clusters import alarm_lines
 
     check_scheduler(scheduler)
     out = console()
@@ -94,19 +97,21 @@ def run(
                 prepare,
                 verify,
                 folders,
-                lambda records: write_stats(run_dir, records),
+                lambda records: write_reports(pipeline, run_dir, records),
                 replace,
             )
     finally:
         pool.close()
     if result.nothing_to_do:
-        if not has_stats(run_dir):
-            write_stats(run_dir, result.records)
+        if not has_reports(run_dir):
+            write_reports(pipeline, run_dir, result.records)
         out.print(f"nothing to do: {run_dir} is complete ({result.tasks_reused} tasks reused).", highlight=False)
         return
     out.print(funnel_table(funnel(result.records)))
     for line in pack_lines(result.records):
         out.print(line, highlight=False)
+    for alarm in alarm_lines(read_alarms(run_dir)):
+        out.print(alarm, soft_wrap=True)
     out.print(
         f"\n{result.tasks_run} tasks run, {result.tasks_reused} reused, {result.seconds:.1f} s. "
         f'Next: dataeng sql {run_dir} "SELECT stage, reason, sum(documents) AS documents FROM drops GROUP BY ALL"',
@@ -196,6 +201,24 @@ def explain(
     from dataeng.report.terminal import console, print_story
 
     print_story(console(), find(run_dir, document))
+
+
+@app.command()
+def clusters(
+    run_dir: Run,
+    number: Annotated[int, typer.Option("--number", "-n", help="Clusters to show.", min=1)] = 5,
+    members: Annotated[int, typer.Option(help="Removed documents to list of each.", min=1)] = 5,
+    stage: Annotated[str | None, typer.Option(help="Only those of this deduplication step.")] = None,
+    kept: Annotated[
+        str | None, typer.Option(help="Only the cluster whose kept id begins like this.", metavar="ID")
+    ] = None,
+) -> None:
+    """List a run's largest clusters of duplicates, each with its survivor beside the document least like it."""
+    from dataeng.report.clusters import largest_clusters
+    from dataeng.report.terminal import console
+    from dataeng.report.terminal_clusters import print_clusters
+
+    print_clusters(console(), largest_clusters(run_dir, number, members, stage, kept))
 
 
 @app.command()

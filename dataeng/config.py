@@ -37,21 +37,16 @@ from dataeng.errors import ConfigError, nearest
 from dataeng.stage import ExchangeStage, RowStage, Sink, Source, Stage
 from dataeng.stages import STAGES
 
-PIPELINE_KEYS = (
-    "name",
-    "description",
-    "seed",
-    "run",
-    "max_error_share",
-    "keep_rejected_text",
-    "worker_memory_mb",
-    "sources",
-    "stages",
-)
-SCALAR_KEYS = PIPELINE_KEYS[:7]
+BOUNDS: dict[str, tuple[float, float, str]] = {
+    "max_error_share": (0, 1, "a share from 0 to 1"),
+    "alarm_cluster_share": (0, 1, "a share from 0 to 1"),
+    "alarm_source_share": (0, 1, "a share from 0 to 1"),
+    "worker_memory_mb": (256, 1 << 20, "at least 256"),
+}
+SCALAR_KEYS = ("name", "description", "seed", "run", "keep_rejected_text", *BOUNDS)
+PIPELINE_KEYS = (*SCALAR_KEYS, "sources", "stages")
 STEP_KEYS = ("where", "name")
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-MIN_WORKER_MEMORY_MB = 256
 MAX_FILE_BYTES = 1 << 20
 MAX_NODES = 100_000  # aliases can make a small file enormous
 
@@ -85,6 +80,10 @@ class Pipeline:
     """Whether rejects keep their text, so that `explain` can show it."""
     worker_memory_mb: int = 1024
     """What one worker should get by with; decides how finely the corpus-wide steps cut their tables."""
+    alarm_cluster_share: float = 0.1
+    """`dataeng run` warns when a cluster of duplicates takes more than this share of a step's documents; 1 is never."""
+    alarm_source_share: float = 0.5
+    """… and when an input file or a domain loses more than this share of its documents to one deduplication."""
 
     @property
     def base(self) -> Path:
@@ -277,6 +276,7 @@ def _scalars(file: _File, root: CommentedMap) -> dict[str, Any]:
     expected: dict[str, type | tuple[type, ...]] = {
         "name": str, "description": str, "seed": int, "run": str,
         "max_error_share": (int, float), "keep_rejected_text": bool, "worker_memory_mb": int,
+        "alarm_cluster_share": (int, float), "alarm_source_share": (int, float),
     }  # fmt: skip
     values: dict[str, Any] = {"name": re.sub(r"[^a-z0-9_-]+", "_", file.path.stem.lower()).strip("_-") or "pipeline"}
     for key, kinds in expected.items():
@@ -288,20 +288,9 @@ def _scalars(file: _File, root: CommentedMap) -> dict[str, Any]:
             names = kinds.__name__ if isinstance(kinds, type) else "number"
             raise file.error(f"'{key}' is a {names}, found {reprlib.repr(_unwrapped(value))}", root, key, value=True)
         values[key] = value
-    if not 0 <= values.get("max_error_share", 0) <= 1:
-        raise file.error(
-            f"'max_error_share' is {values['max_error_share']}, expected a share from 0 to 1",
-            root,
-            "max_error_share",
-            value=True,
-        )
-    if values.get("worker_memory_mb", MIN_WORKER_MEMORY_MB) < MIN_WORKER_MEMORY_MB:
-        raise file.error(
-            f"'worker_memory_mb' is {values['worker_memory_mb']}; a worker needs at least {MIN_WORKER_MEMORY_MB}",
-            root,
-            "worker_memory_mb",
-            value=True,
-        )
+    for key, (least, most, expected_number) in BOUNDS.items():
+        if not least <= values.get(key, least) <= most:
+            raise file.error(f"'{key}' is {values[key]}, expected {expected_number}", root, key, value=True)
     if not NAME.fullmatch(values["name"]):
         raise file.error(f"name {values['name']!r} must match {NAME.pattern}", root, "name", value=True)
     return values

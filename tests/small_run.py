@@ -10,7 +10,7 @@ from dataeng.config import load_pipeline
 from dataeng.engine.executor import Pool
 from dataeng.engine.runner import RunResult, run_plan
 from dataeng.plan import make_plan
-from dataeng.report.funnel import write_stats
+from dataeng.report.finish import write_reports
 from tests.engine.conftest import Listener
 
 PIPELINE = """\
@@ -80,5 +80,5 @@ class SmallRun:
             result = run_plan(make_plan(pipeline), self.run_dir, pool, Listener(), import_path=(str(self.folder),))
         finally:
             pool.close()
-        write_stats(self.run_dir, result.records)
+        write_reports(pipeline, self.run_dir, result.records)
         return result

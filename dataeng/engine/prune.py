@@ -22,6 +22,7 @@ def prune(run_dir: Path, records: Mapping[str, list[TaskRecord]]) -> int:
     for phase, group in records.items():
         named.add(manifest_path(run_dir, phase))
         named.update(record_path(run_dir, phase, record.index) for record in group)
+    named.add(run_dir / "dedup/clusters.parquet")  # written when a run ends, from what the records name
     removed = 0
     for top in OWNED:
         for path in sorted((run_dir / top).rglob("*"), reverse=True):

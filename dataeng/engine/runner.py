@@ -320,6 +320,8 @@ def resolved(pipeline: Pipeline) -> dict[str, Any]:
         "max_error_share": pipeline.max_error_share,
         "keep_rejected_text": pipeline.keep_rejected_text,
         "worker_memory_mb": pipeline.worker_memory_mb,
+        "alarm_cluster_share": pipeline.alarm_cluster_share,
+        "alarm_source_share": pipeline.alarm_source_share,
         "sources": [entry(step) for step in pipeline.sources],
         "stages": [entry(step) for step in pipeline.steps],
     }

@@ -145,7 +145,7 @@ def _build_simplified() -> dict[str, NDArray[np.uint32]]:
 
 @inlined
 def next_folded(data: NDArray[np.uint8], i: int, stop: int, folded: NDArray[np.uint32]) -> tuple[int, int, int]:
-    """Folds the character at ``i``, or the number that begins there: where the next begins, its value, the character."""
+    """Folds the character, or the number, that begins at ``i``: where the next one begins, its value, the character."""
     code_point, width = signed(data[i]), 1
     if code_point >= 128:
         code_point, width = decode(data, i, stop)
@@ -237,7 +237,7 @@ def fold_text(
       writing: if not, only the size is counted.
     """
     begin = at
-    open_word, gap = False, False
+    open_word = False
     i = start
     while i < stop:
         i, value, code_point = next_folded(data, i, stop, folded)
@@ -251,7 +251,7 @@ def fold_text(
             at = put(out, at, 32, writing)
         open_word = not single
         if value >= EXPANDED:
-            place = 0
+            place = signed(0)  # not a literal, for whose type callees would be compiled once more
             while True:
                 letter = expanded_letter(code_point, value, place, expansions)
                 if letter == 0:
@@ -274,7 +274,7 @@ def fold_texts(
     folded_offsets: NDArray[np.int64],
     writing: bool,
 ) -> None:
-    at = 0
+    at = signed(0)
     folded_offsets[0] = 0
     for text in range(offsets.shape[0] - 1):
         at = fold_text(

@@ -45,8 +45,8 @@ PARAMETER_SETS = {
     ),
     "bigcode": LshParameters(
         25, 10, 256, 5, "words", "code",
-        "github.com/bigcode-project/bigcode-dataset, near_deduplication/minhash_deduplication.py: threshold 0.7 and 256 "
-        "permutations, for which datasketch's choice is 25 x 10",
+        "github.com/bigcode-project/bigcode-dataset, near_deduplication/minhash_deduplication.py: threshold 0.7 and "
+        "256 permutations, for which datasketch's choice is 25 x 10",
     ),
 }  # fmt: skip
 
@@ -56,9 +56,10 @@ def datasketch_parameters(
 ) -> tuple[int, int]:
     """Returns the bands and rows that ``datasketch.MinHashLSH(threshold, num_perm, weights)`` would use.
 
-    As its ``_optimal_param``: of all bands and rows with ``bands * rows <= num_perm``, those with the least weighted sum
-    of the false positives' probability, integrated from 0 to the threshold, and the false negatives', from there to 1.
-    The integrals are polynomials', so Gauss-Legendre quadrature is exact where datasketch's adaptive one is near.
+    As its ``_optimal_param``: of all bands and rows with ``bands * rows <= num_perm``, those with the least weighted
+    sum of the false positives' probability, integrated from 0 to the threshold, and the false negatives',
+    from there to 1. The integrals are polynomials', so Gauss-Legendre quadrature is exact
+    where datasketch's adaptive one is near.
 
     Raises:
       ValueError: an argument is outside its range, or the best is a single band (datasketch refuses that, too).

@@ -20,7 +20,13 @@ from numpy.typing import NDArray
 from dataeng.kernels.compiling import called, kernel
 from dataeng.kernels.folding import Normalization, Unit, fold_table, normalise
 from dataeng.kernels.shingles import (
-    CHUNK, carry, check_shingling, list_elements, listing_of, power_of, roll,
+    CHUNK,
+    carry,
+    check_shingling,
+    list_elements,
+    listing_of,
+    power_of,
+    roll,
 )  # fmt: skip
 from dataeng.kernels.text import FINAL_MULTIPLIER, MULTIPLIER, TextBuffers, mix
 
@@ -61,8 +67,8 @@ def take_minima(
 ) -> None:  # fmt: skip
     """Lowers the minimum of every permutation by ``shingles[first:end]``.
 
-    All arrays are of uint32, or all of uint64. Eight shingles at a time, so that a minimum is loaded and stored once for
-    eight; the loop over permutations compiles to vector multiplications and minima.
+    All arrays are of uint32, or all of uint64. Eight shingles at a time, so that a minimum is loaded and stored once
+    for eight; the loop over permutations compiles to vector multiplications and minima.
     """
     count = signature.shape[0]
     number = signature.dtype.type

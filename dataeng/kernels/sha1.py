@@ -1,11 +1,16 @@
 """SHA-1 (FIPS 180-4) of many short byte strings, as far as datasketch uses it: the first 8 bytes of the digest.
 
-Several messages are hashed at a time, one in each lane of the processor's vectors: every step is a loop over lanes.
+Several messages are hashed at a time, one in each lane of the processor's vectors.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+from numba import types
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from dataeng.kernels.compiling import called, inlined
@@ -13,11 +18,11 @@ from dataeng.kernels.compiling import called, inlined
 #: Messages at a time.
 LANES = 16
 BLOCK = 64
-#: Rows of the scratch array: the message schedule, the running hash, and the working variables.
-SCRATCH_ROWS = 16 + 5 + 5
+#: Rows of the scratch array: a block of every message, and the running hashes.
+SCRATCH_ROWS = 16 + 5
 
 INITIAL = np.array([0x67452301, 0xEFCDAB89, 0x98BADCFE, 0x10325476, 0xC3D2E1F0], np.uint32)
-ROUND_CONSTANTS = np.array([0x5A827999, 0x6ED9EBA1, 0x8F1BBCDC, 0xCA62C1D6], np.uint32)
+ROUND_CONSTANTS = (0x5A827999, 0x6ED9EBA1, 0x8F1BBCDC, 0xCA62C1D6)
 
 
 @inlined
@@ -33,7 +38,9 @@ def swapped(value: np.uint32) -> np.uint64:
 
 
 @called
-def load_block(data: NDArray[np.uint8], start: int, size: int, block: int, words: NDArray[np.uint32], lane: int) -> None:
+def load_block(
+    data: NDArray[np.uint8], start: int, size: int, block: int, words: NDArray[np.uint32], lane: int
+) -> None:
     """Writes one 64-byte block of a padded message as 16 big-endian words into a column of ``words``."""
     at = block * BLOCK
     for k in range(16):
@@ -52,49 +59,50 @@ def load_block(data: NDArray[np.uint8], start: int, size: int, block: int, words
         words[15, lane] = np.uint32((size << 3) & 0xFFFFFFFF)
 
 
-@called
-def mix_blocks(scratch: NDArray[np.uint32]) -> None:
-    """Takes the loaded block of every lane into its running hash: 80 rounds."""
-    for lane in range(LANES):
-        for v in range(5):
-            scratch[21 + v, lane] = scratch[16 + v, lane]
-    for t in range(80):
-        place = t & 15
-        # Which of the five rows is a, b, c, d, e turns round by round.
-        a, b, c, d, e = (
-            21 + (80 - t) % 5, 21 + (81 - t) % 5, 21 + (82 - t) % 5, 21 + (83 - t) % 5, 21 + (84 - t) % 5,
-        )  # fmt: skip
-        if t >= 16:
-            w3, w8, w14 = (t - 3) & 15, (t - 8) & 15, (t - 14) & 15
-            for lane in range(LANES):
-                scratch[place, lane] = rotated(
-                    scratch[w3, lane] ^ scratch[w8, lane] ^ scratch[w14, lane] ^ scratch[place, lane], 1
-                )
-        constant = ROUND_CONSTANTS[t // 20]
-        if t < 20:
-            for lane in range(LANES):
-                chosen = scratch[d, lane] ^ (scratch[b, lane] & (scratch[c, lane] ^ scratch[d, lane]))
-                scratch[e, lane] = np.uint32(
-                    scratch[e, lane] + rotated(scratch[a, lane], 5) + chosen + constant + scratch[place, lane]
-                )
-                scratch[b, lane] = rotated(scratch[b, lane], 30)
-        elif 40 <= t < 60:
-            for lane in range(LANES):
-                chosen = (scratch[b, lane] & scratch[c, lane]) | (scratch[d, lane] & (scratch[b, lane] | scratch[c, lane]))
-                scratch[e, lane] = np.uint32(
-                    scratch[e, lane] + rotated(scratch[a, lane], 5) + chosen + constant + scratch[place, lane]
-                )
-                scratch[b, lane] = rotated(scratch[b, lane], 30)
-        else:
-            for lane in range(LANES):
-                chosen = scratch[b, lane] ^ scratch[c, lane] ^ scratch[d, lane]
-                scratch[e, lane] = np.uint32(
-                    scratch[e, lane] + rotated(scratch[a, lane], 5) + chosen + constant + scratch[place, lane]
-                )
-                scratch[b, lane] = rotated(scratch[b, lane], 30)
-    for lane in range(LANES):
-        for v in range(5):
-            scratch[16 + v, lane] = np.uint32(scratch[16 + v, lane] + scratch[21 + v, lane])
+def _mix_blocks(typing_context: Any, scratch: Any) -> Any:
+    """Takes the loaded block of every lane into its running hash: 80 rounds on vectors of `LANES` 32-bit numbers.
+
+    Written in LLVM's own language: from loops over lanes it makes no vectors, as all rows are of one array.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        from llvmlite import ir  # type: ignore[import-untyped]
+
+        vector = ir.VectorType(ir.IntType(32), LANES)
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        rows = builder.bitcast(array.data, vector.as_pointer())
+
+        def row(number: int) -> Any:
+            return builder.gep(rows, [ir.Constant(ir.IntType(64), number)])
+
+        def rotated(value: Any, bits: int) -> Any:
+            left, right = (ir.Constant(vector, [n] * LANES) for n in (bits, 32 - bits))
+            return builder.or_(builder.shl(value, left), builder.lshr(value, right))
+
+        words = [builder.load(row(k), align=4) for k in range(16)]
+        before = [builder.load(row(16 + k), align=4) for k in range(5)]
+        a, b, c, d, e = before
+        for t in range(80):
+            if t >= 16:
+                mixed = builder.xor(builder.xor(words[t - 3], words[t - 8]), builder.xor(words[t - 14], words[t - 16]))
+                words.append(rotated(mixed, 1))
+            if t < 20:
+                chosen = builder.xor(d, builder.and_(b, builder.xor(c, d)))
+            elif 40 <= t < 60:
+                chosen = builder.or_(builder.and_(b, c), builder.and_(d, builder.or_(b, c)))
+            else:
+                chosen = builder.xor(builder.xor(b, c), d)
+            constant = ir.Constant(vector, [ROUND_CONSTANTS[t // 20]] * LANES)
+            added = builder.add(builder.add(e, words[t]), builder.add(chosen, constant))
+            a, b, c, d, e = builder.add(rotated(a, 5), added), a, rotated(b, 30), c, d
+        for k, value in enumerate((a, b, c, d, e)):
+            builder.store(builder.add(before[k], value), row(16 + k), align=4)
+        return context.get_dummy_value()
+
+    return types.void(scratch), generate
+
+
+mix_blocks: Callable[[NDArray[np.uint32]], None] = intrinsic(_mix_blocks)  # type: ignore[assignment]
 
 
 @called

@@ -19,7 +19,13 @@ from numpy.typing import NDArray
 from dataeng.kernels.compiling import called, inlined, kernel
 from dataeng.kernels.folding import Normalization, Unit, fold_table, normalise
 from dataeng.kernels.shingles import (
-    CHUNK, carry, check_shingling, list_elements, listing_of, power_of, roll,
+    CHUNK,
+    carry,
+    check_shingling,
+    list_elements,
+    listing_of,
+    power_of,
+    roll,
 )  # fmt: skip
 from dataeng.kernels.text import TextBuffers, signed
 
@@ -320,7 +326,7 @@ def jaccard(
     It is 0 where a set is empty, also where both are: texts too short for a shingle say nothing about each other.
     """
     pairs = _compare(a, b, rows_a, rows_b)
-    return pairs.overlaps / np.maximum(pairs.sizes_a + pairs.sizes_b - pairs.overlaps, 1)
+    return np.asarray(pairs.overlaps / np.maximum(pairs.sizes_a + pairs.sizes_b - pairs.overlaps, 1))
 
 
 def containment(
@@ -331,7 +337,7 @@ def containment(
     Arguments and errors as of `overlaps`.
     """
     pairs = _compare(a, b, rows_a, rows_b)
-    return pairs.overlaps / np.maximum(pairs.sizes_a, 1)
+    return np.asarray(pairs.overlaps / np.maximum(pairs.sizes_a, 1))
 
 
 def warm_up() -> None:
@@ -341,6 +347,7 @@ def warm_up() -> None:
     from dataeng.kernels.text import text_buffers
 
     texts = text_buffers(pl.Series(["one two three"], dtype=pl.String))
-    for bits in (64, 32):
-        sets = shingle_sets(texts, ngram=2, bits=bits)  # type: ignore[arg-type]
+    widths: tuple[Literal[32, 64], ...] = (64, 32)
+    for bits in widths:
+        sets = shingle_sets(texts, ngram=2, bits=bits)
         jaccard(sets, sets)

@@ -23,7 +23,15 @@ from numpy.typing import NDArray
 
 from dataeng.kernels.compiling import called, inlined
 from dataeng.kernels.folding import (
-    BREAK, CODE_POINT_BITS, DROPPED, EXPANDED, SINGLE, FoldTable, Unit, expanded_letter, next_folded,
+    BREAK,
+    CODE_POINT_BITS,
+    DROPPED,
+    EXPANDED,
+    SINGLE,
+    FoldTable,
+    Unit,
+    expanded_letter,
+    next_folded,
 )  # fmt: skip
 from dataeng.kernels.text import FINAL_MULTIPLIER, MULTIPLIER, decode, load64, mix, signed
 
@@ -69,7 +77,8 @@ def _letters_and_others(typing_context: Any, array: Any, position: Any) -> Any:
         others = builder.or_(digits, builder.icmp_unsigned(">=", data, splat(0x80)))
         return context.make_tuple(builder, signature.return_type, [mask(letters), mask(others)])
 
-    return types.UniTuple(types.uint64, 2)(array, types.int64), generate
+    two_masks: Any = types.Tuple((types.uint64, types.uint64))  # type: ignore[no-untyped-call]
+    return two_masks(array, types.int64), generate
 
 
 letters_and_others: Callable[[NDArray[np.uint8], int], tuple[np.uint64, np.uint64]] = intrinsic(_letters_and_others)  # type: ignore[assignment]
@@ -126,7 +135,7 @@ def next_word(
     data: NDArray[np.uint8], i: int, stop: int, folded: NDArray[np.uint32], expansions: NDArray[np.uint32]
 ) -> tuple[int, np.uint64, int]:
     """Finds the next word at or after ``i``: where to go on, its hash, its bytes when normalised (0: no more words)."""
-    state, pending, size = U64_0, U64_0, 0
+    state, pending, size = U64_0, U64_0, signed(0)
     while i < stop:
         after, value, code_point = next_folded(data, i, stop, folded)
         if value == BREAK:
@@ -141,7 +150,7 @@ def next_word(
         if value == DROPPED:
             continue
         if value >= EXPANDED:
-            place = 0
+            place = signed(0)  # not a literal, for whose type callees would be compiled once more
             while True:
                 letter = expanded_letter(code_point, value, place, expansions)
                 if letter == 0:
@@ -220,7 +229,7 @@ def list_words(
             end = at + size
             if end >= limit and i + limit < stop and at > 0:
                 break  # the word may go on behind the block: begin a block with it
-            if size > 0 and end < limit and (others >> np.uint64(end)) & U64_1 == U64_0 or (
+            if (size > 0 and end < limit and (others >> np.uint64(end)) & U64_1 == U64_0) or (
                 size > 0 and end == limit and i + limit == stop
             ):
                 words[count] = hash_letters(data, i + at, size)

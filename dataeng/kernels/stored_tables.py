@@ -48,9 +48,9 @@ def _save(path: Path, arrays: Arrays) -> None:
     with contextlib.suppress(OSError):  # a full or read-only disk costs the next process the time to build, no more
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
         try:
-            with open(descriptor, "wb") as file:
+            with os.fdopen(descriptor, "wb") as file:
                 np.savez(file, **arrays)  # type: ignore[arg-type]
-            os.replace(temporary, path)
+            Path(temporary).replace(path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise

@@ -2,7 +2,8 @@
 
 documents         what the run left           rejects    what it dropped, with stage and reason
 signals           measurements, all documents stages     documents and bytes per stage and part
-drops             … per reason                dedup      removed id, kept id, cluster size
+drops             … per reason                dedup      verdicts of corpus-wide stages
+clusters          removed and kept documents  alarms     what lost more than its limit
 packs             tokenized documents         training   per-domain losses of training runs
 training_steps    per-step totals of training runs
 """
@@ -16,6 +17,8 @@ from dataeng.engine.records import TaskRecord
 from dataeng.engine.runner import load_records
 from dataeng.errors import ConfigError, DataengError, FormatError
 from dataeng.formats.atomic import read_json
+from dataeng.report.alarms import ALARMS_FILE
+from dataeng.report.evidence import CLUSTERS_FILE
 from dataeng.report.funnel import stats_tables
 
 if TYPE_CHECKING:
@@ -98,6 +101,11 @@ def _run_views(run_dir: Path, records: dict[str, list[TaskRecord]]) -> dict[str,
         # Not every corpus-wide stage names documents, but whoever asks for one expects these columns.
         named = "SELECT NULL::VARCHAR AS id, NULL::VARCHAR AS kept_id WHERE false"
         views["dedup"] = " UNION ALL BY NAME ".join([*dedup, named])
+    views |= {
+        name: f"SELECT * FROM {_read([run_dir / file])}"
+        for name, file in (("clusters", CLUSTERS_FILE), ("alarms", ALARMS_FILE))
+        if (run_dir / file).exists()
+    }
     docs = [
         run_dir / "packs" / shard["domain"] / shard["shard"]["files"]["docs"]["name"]
         for name in row_phases[-1:]

@@ -103,9 +103,7 @@ def test_real_texts_in_both_libraries(test_data: Path, scheme: Scheme) -> None:
     bands, rows = datasketch_parameters(threshold, num_perm)
     assert (bands, rows) == (index.b, index.r)
     keys = band_keys(found.minima, bands=bands, rows=rows)
-    candidates = {
-        (i, j) for i in range(len(texts)) for j in range(len(texts)) if i == j or (keys[i] == keys[j]).any()
-    }
+    candidates = {(i, j) for i in range(len(texts)) for j in range(len(texts)) if i == j or (keys[i] == keys[j]).any()}
     assert candidates == {(i, j) for i in range(len(texts)) for j in index.query(loaded[i])}
     assert len(candidates) > len(texts)
 

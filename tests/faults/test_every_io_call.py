@@ -28,7 +28,7 @@ from dataeng.engine.runner import RunResult, run_plan
 from dataeng.errors import DataengError
 from dataeng.formats import atomic
 from dataeng.plan import Plan
-from dataeng.report.funnel import write_stats
+from dataeng.report.finish import write_reports
 from tests.engine.conftest import Listener, Toy, toy
 
 __all__ = ["toy"]  # a fixture
@@ -106,7 +106,11 @@ class Bench:
     def run(self, plan: Plan) -> RunResult:
         run_dir = self.toy.run_dir
         return run_plan(
-            plan, run_dir, Pool("inline", 1), Listener(), finish=lambda records: write_stats(run_dir, records)
+            plan,
+            run_dir,
+            Pool("inline", 1),
+            Listener(),
+            finish=lambda records: write_reports(plan.pipeline, run_dir, records),
         )
 
     def committed(self, plan: Plan) -> dict[tuple[str, int], str]:

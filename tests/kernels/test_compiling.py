@@ -39,13 +39,16 @@ def test_each_kernel_has_one_signature() -> None:
     from dataeng.kernels import hashing, minhash, signals
     from dataeng.kernels.text import text_buffers
 
+    kernels = (signals.measure, hashing.hash_texts_kernel, minhash.sign_texts, minhash.hash_bands)
+    counts = []
     for column in (pl.Series(["a b c"]), pa.array(["a b c"]), pa.array(["x", "a b c"]).slice(1), pl.Series(["", "a"])):
         buffers = text_buffers(column)
         signals.count_signals(buffers)
         hashing.hash_texts(buffers)
         minhash.band_keys(minhash.minhash(buffers, minhash.permutations(4)).minima, bands=2, rows=2)
-    for kernel in (signals.measure, hashing.hash_texts_kernel, minhash.sign_texts, minhash.hash_bands):
-        assert len(kernel.signatures) == 1, kernel
+        counts.append([len(kernel.signatures) for kernel in kernels])  # type: ignore[attr-defined]
+    # Other tests may have compiled for 64-bit signatures before; no column after the first adds anything.
+    assert counts == [counts[0]] * 4
 
 
 def test_cache_folder_is_where_the_environment_says(tmp_path: Path) -> None:

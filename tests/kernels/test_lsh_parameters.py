@@ -46,7 +46,7 @@ def test_sets_are_those_of_their_sources() -> None:
 
 
 def test_arguments_are_checked() -> None:
-    with pytest.raises(ValueError, match="threshold must be 0 to 1, got 1.1"):
+    with pytest.raises(ValueError, match=r"threshold must be 0 to 1, got 1\.1"):
         datasketch_parameters(1.1)
     with pytest.raises(ValueError, match="num_perm must be at least 2, got 1"):
         datasketch_parameters(0.5, 1)

@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 
 from dataeng.kernels.folding import Normalization, Unit
 from dataeng.kernels.shingle_sets import (
-    MAX_INSERTION, ShingleSets, containment, heap_sort, jaccard, overlaps, shingle_sets,
+    MAX_INSERTION,
+    ShingleSets,
+    containment,
+    heap_sort,
+    jaccard,
+    overlaps,
+    shingle_sets,
 )  # fmt: skip
 from dataeng.kernels.text import text_buffers
 from tests.kernels.shingles_reference import TEXTS, shingles_of
