@@ -44,7 +44,7 @@ def texts_of(data: Path) -> list[str]:
         with gzip.open(file, "rt", encoding="utf-8") as lines:
             texts += [json.loads(line)["text"] for line in lines]
     for file in sorted((data / "crawl" / "recorded").glob("*.wet.gz")):
-        records = gzip.open(file).read().split(b"WARC/1.0\r\n")
+        records = gzip.decompress(file.read_bytes()).split(b"WARC/1.0\r\n")
         bodies = [record.split(b"\r\n\r\n", 1)[1] for record in records if b"WARC-Type: conversion" in record]
         texts += [body.decode("utf-8", "replace") for body in bodies]
     return [text for text in texts if text.strip()]
