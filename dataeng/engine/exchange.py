@@ -18,10 +18,26 @@ from dataeng.engine.outputs import COMPRESSION, TaskOutputs
 from dataeng.errors import TaskError
 
 PARTITION = "partition"
-BUFFER_BYTES = 64 << 20
-"""What a writer holds before it writes row groups."""
-READ_BYTES = 16 << 20
-"""Small tables are read together up to this size."""
+TABLE_COMPRESSION = {**COMPRESSION, "compression": "lz4", "compression_level": None}
+"""Side tables are mostly hashes, which hardly shrink, and live for the length of a run."""
+
+
+@dataclass(frozen=True)
+class Buffers:
+    """How much of side tables a task holds at a time; what a stage makes of it comes on top."""
+
+    write_bytes: int = 64 << 20
+    """Rows that wait to be written as row groups, one per partition."""
+    read_bytes: int = 32 << 20
+    """Small tables are read together up to this size."""
+    kept_bytes: int = 128 << 20
+    """A partition that is not larger is read from disk once, however often its rows are gone through."""
+
+    @classmethod
+    def of_worker(cls, memory_mb: int) -> Buffers:
+        """Returns shares of what a worker may use: a sixteenth, a thirty-second, an eighth."""
+        memory = memory_mb << 20
+        return cls(memory // 16, memory // 32, memory // 8)
 
 
 @dataclass(frozen=True)
@@ -40,7 +56,7 @@ class PartitionedWriter:
     """
 
     def __init__(
-        self, outputs: TaskOutputs, kind: str, name: str, key: str = PARTITION, buffer_bytes: int = BUFFER_BYTES
+        self, outputs: TaskOutputs, kind: str, name: str, key: str = PARTITION, buffer_bytes: int = Buffers.write_bytes
     ) -> None:
         self._outputs, self._kind, self._name, self._key = outputs, kind, name, key
         self._buffer_bytes = buffer_bytes
@@ -67,7 +83,7 @@ class PartitionedWriter:
     def _open(self, empty: pl.DataFrame) -> pq.ParquetWriter:
         if self._writer is None:
             file = self._outputs.create_kind(self._kind, self._name)
-            self._writer = pq.ParquetWriter(file, empty.to_arrow().schema, **COMPRESSION)
+            self._writer = pq.ParquetWriter(file, empty.to_arrow().schema, **TABLE_COMPRESSION)
         return self._writer
 
     def _flush(self) -> None:
@@ -95,14 +111,31 @@ class PartitionedWriter:
 class PartitionSlices:
     """Implements `dataeng.stage.Slices` for files of a run folder."""
 
-    def __init__(self, run_dir: Path, slices: Sequence[TableSlice]) -> None:
-        self._run_dir, self._slices = run_dir, slices
+    def __init__(self, run_dir: Path, slices: Sequence[TableSlice], buffers: Buffers = Buffers()) -> None:
+        self._run_dir, self._slices, self._buffers = run_dir, slices, buffers
+        self._kept: list[pl.DataFrame] | None = None
         self.num_rows = 0
         for piece in slices:
             with pq.ParquetFile(run_dir / piece.file) as file:
                 self.num_rows += sum(file.metadata.row_group(group).num_rows for group in piece.row_groups)
 
     def __iter__(self) -> Iterator[pl.DataFrame]:
+        if self._kept is not None:
+            yield from self._kept
+            return
+        kept: list[pl.DataFrame] = []
+        size = 0.0
+        for table in self._read():
+            size += table.estimated_size()
+            if size <= self._buffers.kept_bytes:
+                kept.append(table)
+            else:
+                kept.clear()
+            yield table
+        if size <= self._buffers.kept_bytes:
+            self._kept = kept
+
+    def _read(self) -> Iterator[pl.DataFrame]:
         held: list[pl.DataFrame] = []
         size = 0.0
         for piece in self._slices:
@@ -112,7 +145,7 @@ class PartitionSlices:
                     assert isinstance(frame, pl.DataFrame)
                     held.append(frame)
                     size += frame.estimated_size()
-                    if size > READ_BYTES:
+                    if size > self._buffers.read_bytes:
                         yield pl.concat(held)
                         held, size = [], 0.0
         if held:

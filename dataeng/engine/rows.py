@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from dataeng.config import Step
 from dataeng.document import DETAIL, ERROR_PREFIX, IDENTITY, REASON, TEXT, row_bytes, with_reason_columns
-from dataeng.engine.exchange import PartitionedWriter, PartitionSlices, TableSlice
+from dataeng.engine.exchange import Buffers, PartitionedWriter, PartitionSlices, TableSlice
 from dataeng.engine.ledger import StageCount, check_chain, too_many_errors
 from dataeng.engine.outputs import TableWriter, TaskOutputs, now
 from dataeng.errors import DataengError, LedgerError, TaskError
@@ -36,7 +36,6 @@ REJECT_COLUMNS: dict[str, pl.DataType] = {
     "num_bytes": pl.Int64(),
     TEXT: pl.String(),
 }
-COMBINE_BYTES = 64 << 20  # emitted rows that a task holds before it lets the exchange combine them
 
 
 @dataclass(frozen=True)
@@ -52,10 +51,10 @@ class RowTask:
 
     def __init__(
         self, run_dir: Path, phase: Phase, task: Task, given: RowTaskInput, outputs: TaskOutputs,
-        keep_rejected_text: bool, max_error_share: float, stages: dict[str, Stage],
+        keep_rejected_text: bool, max_error_share: float, stages: dict[str, Stage], buffers: Buffers,
     ) -> None:  # fmt: skip
         self.run_dir, self.phase, self.task, self.given, self.outputs = run_dir, phase, task, given, outputs
-        self.max_error_share, self.stages = max_error_share, stages
+        self.max_error_share, self.stages, self.buffers = max_error_share, stages, buffers
         self.counts: dict[str, StageCount] = {}
         self.last_error: dict[str, str] = {}
         self.rows_written = 0
@@ -76,7 +75,7 @@ class RowTask:
         self.emitted_to: PartitionedWriter | None = None
         if phase.emits_to is not None:
             name = f"exchange/{phase.emits_to.name}/emit-{task.index:05d}.parquet"
-            self.emitted_to = PartitionedWriter(outputs, "exchange", name)
+            self.emitted_to = PartitionedWriter(outputs, "exchange", name, buffer_bytes=buffers.write_bytes)
         self.emit_count = StageCount()
         self.sinks: list[tuple[Step, SinkWriter]] = []
 
@@ -147,7 +146,7 @@ class RowTask:
 
     def _read_verdicts(self) -> tuple[pl.DataFrame, int]:
         """Returns the verdicts about this part, and the last row that one of them drops (-1: none does)."""
-        verdicts = PartitionSlices(self.run_dir, self.given.verdicts).collect()
+        verdicts = PartitionSlices(self.run_dir, self.given.verdicts, self.buffers).collect()
         if self.phase.applies is None:
             return pl.DataFrame(), -1
         stage = self.stages[self._applied]
@@ -293,14 +292,14 @@ class RowTask:
     def _hold(self, stage: ExchangeStage, table: pl.DataFrame) -> None:
         self.emitted.append(table)
         self.emitted_bytes += table.estimated_size()
-        if self.emitted_bytes > COMBINE_BYTES:
+        if self.emitted_bytes > self.buffers.write_bytes:
             self._combine(stage)
 
     def _combine(self, stage: ExchangeStage) -> None:
         """Lets the stage shrink what was emitted; what stays large is written."""
         table = stage.combine(pl.concat(self.emitted))
         self.emitted, self.emitted_bytes = [table], table.estimated_size()
-        if self.emitted_bytes > COMBINE_BYTES // 2:
+        if self.emitted_bytes > self.buffers.write_bytes // 2:
             assert self.emitted_to is not None
             self.emitted_to.write(table)
             self.emitted, self.emitted_bytes = [], 0.0

@@ -206,6 +206,7 @@ class _Runner:
             slices=self._slices(phase, index),
             keep_rejected_text=self.plan.pipeline.keep_rejected_text,
             max_error_share=self.plan.pipeline.max_error_share,
+            worker_memory_mb=self.plan.pipeline.worker_memory_mb,
             import_path=self.import_path,
         )
 

@@ -17,7 +17,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from dataeng.config import Step
-from dataeng.engine.exchange import PARTITION, PartitionedWriter, PartitionSlices, TableSlice
+from dataeng.engine.exchange import PARTITION, Buffers, PartitionedWriter, PartitionSlices, TableSlice
 from dataeng.engine.ledger import StageCount
 from dataeng.engine.outputs import TaskOutputs, now
 from dataeng.engine.records import TaskRecord, damaged_file, read_record, write_record
@@ -41,8 +41,13 @@ class TaskSpec:
     slices: tuple[TableSlice, ...] = ()
     keep_rejected_text: bool = True
     max_error_share: float = 0.05
+    worker_memory_mb: int = 1024
     import_path: tuple[str, ...] = ()
     """Folders that stages from outside dataeng are imported from."""
+
+    @property
+    def buffers(self) -> Buffers:
+        return Buffers.of_worker(self.worker_memory_mb)
 
     @property
     def label(self) -> str:
@@ -109,8 +114,9 @@ def _run_rows(spec: TaskSpec, outputs: TaskOutputs) -> tuple[dict[str, StageCoun
     stages = _stages(spec, (*sources, *applied, *rows, *ends, *phase.sinks))
     given = RowTaskInput(spec.documents, spec.slices)
     task = RowTask(
-        Path(spec.run_dir), phase, spec.task, given, outputs, spec.keep_rejected_text, spec.max_error_share, stages
-    )
+        Path(spec.run_dir), phase, spec.task, given, outputs, spec.keep_rejected_text, spec.max_error_share, stages,
+        spec.buffers,
+    )  # fmt: skip
     return task.run()
 
 
@@ -127,7 +133,9 @@ def _run_exchange(spec: TaskSpec, outputs: TaskOutputs) -> tuple[dict[str, Stage
     if phase.repeats:
         needed["changed"] = pl.Boolean()
     folder = f"dedup/{step.name}" if last else f"exchange/{phase.name}"
-    writer = PartitionedWriter(outputs, "exchange", f"{folder}/{spec.task.index:05d}.parquet", key)
+    writer = PartitionedWriter(
+        outputs, "exchange", f"{folder}/{spec.task.index:05d}.parquet", key, spec.buffers.write_bytes
+    )
     changed = 0
     results = _visited(spec, stage) if phase.kind == "visit" else _reduced(spec, step, stage, outputs)
     for result in results:
@@ -143,7 +151,7 @@ def _run_exchange(spec: TaskSpec, outputs: TaskOutputs) -> tuple[dict[str, Stage
 
 
 def _reduced(spec: TaskSpec, step: Step, stage: ExchangeStage, outputs: TaskOutputs) -> Iterator[pl.DataFrame]:
-    slices = PartitionSlices(Path(spec.run_dir), spec.slices)
+    slices = PartitionSlices(Path(spec.run_dir), spec.slices, spec.buffers)
     if slices.num_rows == 0 and stage.artifacts():
         raise TaskError(
             f"'{step.name}' has nothing to work on: no document is left before it. What dropped them: "
@@ -164,7 +172,7 @@ def _reduced(spec: TaskSpec, step: Step, stage: ExchangeStage, outputs: TaskOutp
 
 def _visited(spec: TaskSpec, stage: ExchangeStage) -> Iterator[pl.DataFrame]:
     """Shows a stage those documents of a part that rows were sent about."""
-    rows = PartitionSlices(Path(spec.run_dir), spec.slices).collect()
+    rows = PartitionSlices(Path(spec.run_dir), spec.slices, spec.buffers).collect()
     if rows is None:
         return
     assert spec.documents is not None

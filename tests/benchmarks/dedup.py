@@ -1,7 +1,8 @@
-"""Deduplication: MinHash signatures from text, MB of UTF-8 text a second of one thread, against other libraries.
+"""Deduplication against other libraries: MinHash signatures from text, and whole programs (see `dedup_whole`).
 
-    python tests/benchmarks/dedup.py [--data DIR] [--megabytes N]
+    python tests/benchmarks/dedup.py [--data DIR] [--only signatures|whole] [--megabytes N] [--text-dedup PYTHON]
 
+Signatures are measured in MB of UTF-8 text a second of one thread.
 DIR is a folder in the layout of the test data (default: environment variable DATAENG_TEST_DATA); the texts are those of
 ``domains/*.jsonl.gz``, for the peers an even sample of them. All sides make signatures of 112 permutations (14 bands of
 8 rows) of 5-word shingles, from the text. One thread each; figures are medians of seconds of CPU of that thread, since
@@ -35,7 +36,8 @@ import polars as pl
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-BANDS, ROWS, NGRAM = 14, 8, 5
+from tests.benchmarks.dedup_whole import BANDS, NGRAM, ROWS, measure_whole, text_dedup_python
+
 REPEATS = 7
 
 
@@ -145,13 +147,29 @@ def measure_signatures(texts: Sequence[str], megabytes: float) -> dict[str, floa
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=os.environ.get("DATAENG_TEST_DATA"))
-    parser.add_argument("--megabytes", type=float, default=2.0, help="text that the peers read")
+    parser.add_argument("--megabytes", type=float, default=2.0, help="text that the peers sign")
+    parser.add_argument("--only", choices=("signatures", "whole"))
+    parser.add_argument("--whole-megabytes", type=float, default=320, help="text that we deduplicate")
+    parser.add_argument("--peer-megabytes", type=float, default=8, help="text that the peers deduplicate")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--text-dedup", default=text_dedup_python(), help="a Python that has text-dedup")
     arguments = parser.parse_args()
     if arguments.data is None:
         parser.error("--data or DATAENG_TEST_DATA: a folder in the layout of the test data")
-    texts = read_domains(Path(arguments.data))
-    print(f"{len(texts)} documents, {num_megabytes(texts):.1f} MB; load {os.getloadavg()[0]:.1f}")
-    figures = measure_signatures(texts, arguments.megabytes)
+    data, figures = Path(arguments.data), {}
+    print(f"load {os.getloadavg()[0]:.1f}")
+    if arguments.only != "whole":
+        texts = read_domains(data)
+        print(f"{len(texts)} documents, {num_megabytes(texts):.1f} MB")
+        figures.update(measure_signatures(texts, arguments.megabytes))
+    if arguments.only != "signatures":
+        with tempfile.TemporaryDirectory(prefix="dedup-") as folder:
+            sizes = arguments.whole_megabytes, arguments.peer_megabytes
+            measured = measure_whole(
+                data, Path(folder), *sizes, arguments.workers, arguments.repeats, arguments.text_dedup
+            )
+        figures.update(measured)
     print(f"\nload at the end {os.getloadavg()[0]:.1f}")
     print(" ".join(f"{name}={value:.2f}" for name, value in figures.items()))
 

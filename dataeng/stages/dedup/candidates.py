@@ -7,6 +7,7 @@ of the document; and candidates with what they are compared by, to the partition
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
 
 import polars as pl
 
@@ -20,8 +21,13 @@ from dataeng.stages.dedup.verification import Similarity, accepted_pairs
 CANDIDATE = 3
 """The kind of rows about candidates, beside those of `dataeng.stages.dedup.clusters`."""
 
+SHINGLE_BITS: Literal[32] = 32
+"""Half of 64 bits to send about, for similarities that are off by 0.0001 at the very most now and then (see
+`dataeng.kernels.shingle_sets`)."""
+SHINGLES = pl.List(pl.UInt32())
+
 ShinglesOf = Callable[[pl.Series], pl.Series]
-"""Texts → their sets of shingle hashes, as a `List(UInt64)`, sorted and unique."""
+"""Texts → their sets of shingle hashes: `SHINGLES`, sorted and unique."""
 
 
 def candidate_rows(
@@ -44,7 +50,7 @@ def candidate_rows(
     pairs = rows.select(columns).unique(["row", "hub"], maintain_order=True)
     wanted = batch.join(pairs, on="row", how="semi", maintain_order="left")
     known = wanted.select("row", place_of().alias("place"), "id", *ranks(criteria))
-    schema = {**row_schema(known, criteria), "content": pl.UInt64(), "shingles": pl.List(pl.UInt64())}
+    schema = {**row_schema(known, criteria), "content": pl.UInt64(), "shingles": SHINGLES}
     texts = wanted.get_column("text")
     found = known.select("row", pl.col("place").alias("node")).with_columns(
         pl.Series("content", hash_texts(text_buffers(texts))[1]),

@@ -24,7 +24,7 @@ from pydantic import Field, model_validator
 
 from dataeng.stage import Columns, ExchangeStage, OutputFiles, Slices
 from dataeng.stages.dedup.buckets import candidate_requests, place_of
-from dataeng.stages.dedup.candidates import candidate_rows, verified_rows
+from dataeng.stages.dedup.candidates import SHINGLE_BITS, SHINGLES, candidate_rows, verified_rows
 from dataeng.stages.dedup.clusters import EVIDENCE, choose, connect, members
 from dataeng.stages.dedup.signatures import preset_options, sign
 from dataeng.stages.dedup.survivors import Survivor, survivor_columns
@@ -150,7 +150,7 @@ class DeduplicateMinhash(ExchangeStage):
         from dataeng.kernels.text import text_buffers
 
         sets = shingle_sets(
-            text_buffers(texts), ngram=self.ngram, unit=self.unit, normalization=self.normalization
+            text_buffers(texts), ngram=self.ngram, unit=self.unit, normalization=self.normalization, bits=SHINGLE_BITS
         ).to_series("shingles")
         frame = pl.DataFrame([sets, texts.alias("text")]).with_row_index("at")
         short = frame.filter(pl.col("shingles").list.len() == 0)
@@ -158,7 +158,8 @@ class DeduplicateMinhash(ExchangeStage):
             return sets
         only = short.select("at", self._whole(short.get_column("text")).alias("only"))
         frame = frame.join(only, on="at", how="left", maintain_order="left")
-        alone = pl.when(pl.col("only").is_null()).then("shingles").otherwise(pl.concat_list("only"))
+        only_bits = (pl.col("only") % (1 << SHINGLE_BITS)).cast(SHINGLES.inner)
+        alone = pl.when(pl.col("only").is_null()).then("shingles").otherwise(pl.concat_list(only_bits))
         return frame.select(alone.alias("shingles")).to_series()
 
     def reduce_slices(self, step: int, slices: Slices, outputs: OutputFiles) -> Iterator[pl.DataFrame]:
