@@ -13,7 +13,7 @@ libraries that decide their output, the content of their model files, and the fi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from dataeng.config import Pipeline, Step, iter_steps
 from dataeng.document import DETAIL, IDENTITY, REASON
 from dataeng.errors import ConfigError, InputError, PlanError, nearest
 from dataeng.fingerprint import digest, environment, step_recipe
-from dataeng.predicate import parse_predicate
+from dataeng.predicate import PredicateError, parse_predicate
 from dataeng.stage import Columns, ExchangeStage, InputFile, RowStage, Sink, Source
 
 ENGINE_VERSION = 2
@@ -215,10 +215,14 @@ def _split_into_phases(pipeline: Pipeline) -> list[Phase]:
     for step in pipeline.steps:
         stage = step.stage
         if sinks and not isinstance(stage, Sink):
-            raise PlanError(f"'{step.name}' comes after the sink '{sinks[-1].name}'; sinks end a pipeline.")
+            raise PlanError(
+                f"{step.place()}'{step.name}' comes after the sink '{sinks[-1].name}'; sinks end a pipeline."
+            )
         for needed in stage.needs_artifacts():
             if needed not in artifacts:
-                raise PlanError(f"'{step.name}' needs the artifact '{needed}', which no stage before it makes.")
+                raise PlanError(
+                    f"{step.place()}'{step.name}' needs the artifact '{needed}', which no stage before it makes."
+                )
         if isinstance(stage, RowStage):
             rows.append(step)
         elif isinstance(stage, Sink):
@@ -250,7 +254,8 @@ def _split_into_phases(pipeline: Pipeline) -> list[Phase]:
             for artifact in stage.artifacts():
                 if artifact in artifacts:
                     raise PlanError(
-                        f"'{step.name}' would make the artifact '{artifact}' a second time; keep one stage."
+                        f"{step.place()}'{step.name}' would make the artifact '{artifact}' a second time; "
+                        "keep one stage."
                     )
             artifacts.update(stage.artifacts())
             if stage.artifacts():
@@ -262,6 +267,7 @@ def _split_into_phases(pipeline: Pipeline) -> list[Phase]:
 def _fold_schemas(pipeline: Pipeline, phases: list[Phase]) -> list[Phase]:
     """Takes the columns through every stage; a column that is missing anywhere stops the plan here."""
     schema: Schema = {}
+    before: list[Step] = []
     folded = []
     for phase in phases:
         if phase.kind != "rows":
@@ -280,40 +286,68 @@ def _fold_schemas(pipeline: Pipeline, phases: list[Phase]) -> list[Phase]:
             _merge(schema, {**columns.adds, **columns.signals}, phase.applies)
             signals.update(columns.signals)
         for step in row_steps:
-            columns = _checked_columns(step, schema)
+            columns = _checked_columns(step, schema, before)
+            before.append(step)
             _merge(schema, {**columns.adds, **columns.signals}, step)
             signals.update(columns.signals)
             for column in columns.removes:
                 schema.pop(column, None)
         for end in (*([phase.emits_to] if phase.emits_to else []), *phase.sinks):
-            _checked_columns(end, schema)
+            _checked_columns(end, schema, before)
         folded.append(Phase(**{**phase.__dict__, "schema": dict(schema), "signals": signals}))
     return folded
 
 
-def _checked_columns(step: Step, schema: Schema) -> Columns:
+def _checked_columns(step: Step, schema: Schema, before: Sequence[Step] = ()) -> Columns:
+    """Returns a step's columns, once all that it reads is there.
+
+    Args:
+      before: the steps before it, one of which may know how to add a column that is missing.
+    """
     try:
         columns = step.stage.columns()
-        predicate = parse_predicate(step.where) if step.where is not None else None
     except ConfigError as error:
-        raise PlanError(f"'{step.name}': {error}") from error
-    for column in (*columns.reads, *(sorted(predicate.columns) if predicate else ())):
+        raise PlanError(f"{step.place(error.option)}'{step.name}': {error}") from error
+    for column in columns.reads:
         if column not in schema:
-            raise PlanError(f"'{step.name}' reads the column '{column}', which is not there{nearest(column, schema)}")
-    if predicate is not None:
+            place, remedy = step.place(columns.read_by.get(column, "")), _remedy(column, before)
+            raise PlanError(
+                f"{place}'{step.name}' reads the column '{column}', which is not there"
+                f"{remedy or nearest(column, schema)}"
+            )
+    if step.where is not None:
         try:
+            predicate = parse_predicate(step.where)
+            for column in sorted(predicate.columns - set(schema)):
+                hint = _remedy(column, before) or nearest(column, schema)
+                message = f"reads the column '{column}', which is not there{hint}"
+                raise PredicateError(message, predicate.offset_of(column))
             predicate.check_type(schema)
         except ConfigError as error:
-            raise PlanError(f"'{step.name}': {error}") from error
+            offset = error.offset if isinstance(error, PredicateError) else None
+            raise PlanError(f"{step.place('where', offset)}'{step.name}': {error}") from error
     return columns
+
+
+def _remedy(column: str, before: Sequence[Step]) -> str:
+    """Returns how a step before, configured otherwise, would add a column; empty if none would."""
+    for step in reversed(before):
+        remedy = step.stage.remedy(column)
+        if remedy:
+            return f": {step.place().removesuffix(': ')} '{step.name}' adds it with {remedy}"
+    return ""
 
 
 def _merge(schema: Schema, added: Mapping[str, pl.DataType], step: Step) -> None:
     for column, dtype in added.items():
         if column in (REASON, DETAIL):
-            raise PlanError(f"'{step.name}' adds the column '{column}', which the engine keeps for itself.")
+            raise PlanError(
+                f"{step.place()}'{step.name}' adds the column '{column}', which the engine keeps for itself."
+            )
         if column in schema and schema[column] != dtype:
-            raise PlanError(f"'{step.name}' adds '{column}' as {dtype}; it is already there as {schema[column]}.")
+            raise PlanError(
+                f"{step.place()}'{step.name}' adds '{column}' as {dtype}; it is already there as {schema[column]}."
+            )
         schema[column] = dtype
 
 

@@ -19,7 +19,7 @@ from dataeng.engine.runner import load_records
 from dataeng.errors import ConfigError, nearest
 from dataeng.formats.atomic import read_json
 from dataeng.predicate import parse_predicate
-from dataeng.presets import Preset
+from dataeng.presets import Preset, own_name
 from dataeng.stages.quality.apply_rules import ApplyRules
 
 RULES = "apply_rules"
@@ -212,7 +212,7 @@ def choose_step(stored: StoredRun, name: str | None, parameters: Sequence[str]) 
         return next(step for step in steps if step.name == name)
     fitting = [step for step in steps if all(_has(step, parameter) for parameter in parameters)]
     if not fitting:
-        known = {f"{p.family}.{name}" for step in steps for p in step.presets for name in p.parameters}
+        known = {f"{p.family}.{name}" for step in steps for p in step.presets for name in (*p.parameters, *p.aliases)}
         for parameter in parameters:
             if not any(_has(step, parameter) for step in steps):
                 raise ConfigError(
@@ -228,5 +228,4 @@ def choose_step(stored: StoredRun, name: str | None, parameters: Sequence[str]) 
 
 
 def _has(step: RulesStep, parameter: str) -> bool:
-    family, _, name = parameter.partition(".")
-    return any(preset.family == family and name.partition(".")[0] in preset.parameters for preset in step.presets)
+    return any(own_name(preset, parameter) is not None for preset in step.presets)

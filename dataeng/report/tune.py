@@ -259,7 +259,7 @@ def parse_values(assignments: Sequence[str]) -> dict[str, Parameter]:
     for assignment in assignments:
         name, separator, text = assignment.partition("=")
         if not separator or "." not in name:
-            raise ConfigError(f"--set {assignment}: expected FAMILY.PARAMETER=NUMBER, e.g. gopher.min_doc_words=20")
+            raise ConfigError(f"--set {assignment}: expected FAMILY.PARAMETER=NUMBER, e.g. gopher.min_words=20")
         try:
             values[name.strip()] = None if text.strip() == "null" else _number(text)
         except ValueError as error:
