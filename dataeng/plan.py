@@ -310,7 +310,8 @@ def _checked_columns(step: Step, schema: Schema, before: Sequence[Step] = ()) ->
         raise PlanError(f"{step.place(error.option)}'{step.name}': {error}") from error
     for column in columns.reads:
         if column not in schema:
-            place, remedy = step.place(columns.read_by.get(column, "")), _remedy(column, before)
+            place = step.place(columns.read_by.get(column, ""))
+            remedy = _remedy(column, before) or (f": {columns.hints[column]}" if column in columns.hints else "")
             raise PlanError(
                 f"{place}'{step.name}' reads the column '{column}', which is not there"
                 f"{remedy or nearest(column, schema)}"
@@ -320,8 +321,8 @@ def _checked_columns(step: Step, schema: Schema, before: Sequence[Step] = ()) ->
             predicate = parse_predicate(step.where)
             for column in sorted(predicate.columns - set(schema)):
                 hint = _remedy(column, before) or nearest(column, schema)
-                message = f"reads the column '{column}', which is not there{hint}"
-                raise PredicateError(message, predicate.offset_of(column))
+                place = step.place("where", predicate.offset_of(column))
+                raise PlanError(f"{place}'{step.name}' reads the column '{column}', which is not there{hint}")
             predicate.check_type(schema)
         except ConfigError as error:
             offset = error.offset if isinstance(error, PredicateError) else None

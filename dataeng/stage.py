@@ -45,6 +45,8 @@ class Columns:
     removes: tuple[str, ...] = ()
     read_by: Mapping[str, str] = field(default_factory=dict)
     """Which option asks for a column (``presets.0``), where one does: an error then points at it."""
+    hints: Mapping[str, str] = field(default_factory=dict)
+    """Where a column comes from that the stage reads, if that is not obvious; said where it is missing."""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from dataeng.kernels.compiling import called, inlined, kernel
 from dataeng.kernels.lines import (
     DECIMAL,
     SIGN,
+    WHITE,
     Edited,
     character_table,
     class_at,
@@ -132,8 +133,8 @@ def scan_line(
     while i < stop:
         gap = i
         while i < stop:
-            kind, size = class_at(data, i, stop, classes)
-            if not kind & SPACE:
+            kind, size = class_at(data, i, stop, white)
+            if not kind & WHITE:
                 break
             i += size
         if ended and (i - gap > 1 or data[gap] != 32):

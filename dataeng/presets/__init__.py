@@ -11,6 +11,7 @@ A preset is a YAML file::
         source: optional, where this rule differs from the preset's source
         note: optional
     aliases: {least_words: min_doc_words}   # optional: other names of parameters, such as the source's own
+    columns: {perplexity: a stage of your own adds it}   # optional: where a column comes from that no signal stage adds
 
 Rules apply in order, and the first one that a document breaks is its reason. A parameter that is null switches its
 rules off. A parameter may be a mapping from language to number; its rules then judge documents in those languages only.
@@ -62,6 +63,8 @@ class Preset:
     note: str = ""
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Other names of parameters → the parameters; ``set`` takes both."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Columns that no signal stage adds → where they come from; said where one is missing."""
 
     @property
     def family(self) -> str:

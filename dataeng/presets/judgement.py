@@ -58,7 +58,8 @@ def check_rules(
         name = f"rule '{judged.rule.name}' of {judged.preset.name}"
         for column in sorted(judged.predicate.columns - set(schema)):
             at = f"{place.at(judged.predicate.offset_of(column))}: " if place else ""
-            hint = remedy(column) or nearest(column, schema)
+            told = judged.preset.columns.get(column)
+            hint = remedy(column) or (f": {told}" if told else nearest(column, schema))
             raise ConfigError(f"{at}{name} reads '{column}', which is not there{hint}")
         try:
             judged.predicate.check_type(schema)

@@ -13,7 +13,7 @@ from dataeng.predicate import LANGUAGE, PredicateError
 from dataeng.presets import Parameter, Preset, Rule
 from dataeng.yaml_file import YamlFile
 
-PRESET_KEYS = ("name", "source", "note", "parameters", "aliases", "rules")
+PRESET_KEYS = ("name", "source", "note", "parameters", "aliases", "columns", "rules")
 RULE_KEYS = ("name", "drop", "source", "note")
 
 
@@ -37,6 +37,7 @@ def read_preset(path: Path) -> Preset:
         rules=tuple(_rule(file, rules, index, source) for index in range(len(rules))),
         note=str(root.get("note") or ""),
         aliases=_aliases(file, root),
+        columns=_columns(file, root),
     )
     _check_rules(file, rules, preset)
     return preset
@@ -81,6 +82,13 @@ def _aliases(file: YamlFile, root: Any) -> dict[str, str]:
     return plain
 
 
+def _columns(file: YamlFile, root: Any) -> dict[str, str]:
+    if root.get("columns") is None:
+        return {}
+    _check_keys(file, root, "'columns'", key="columns")
+    return {name: str(hint) for name, hint in root["columns"].items()}
+
+
 def _rule(file: YamlFile, rules: Any, index: int, source: str) -> Rule:
     _check_keys(file, rules, "a rule", RULE_KEYS, ("name", "drop"), key=index)
     node = rules[index]
@@ -96,6 +104,7 @@ def _rule(file: YamlFile, rules: Any, index: int, source: str) -> Rule:
 def _check_rules(file: YamlFile, rules: Any, preset: Preset) -> None:
     used: set[str] = set()
     names: set[str] = set()
+    read: set[str] = set()
     for node, rule in zip(rules, preset.rules, strict=True):
         if rule.name in names:
             message = f"two rules are called '{rule.name}'; a name is the reason that documents get"
@@ -110,9 +119,13 @@ def _check_rules(file: YamlFile, rules: Any, preset: Preset) -> None:
         except ConfigError as error:
             place = rule.place.at(error.offset if isinstance(error, PredicateError) else None) if rule.place else ""
             raise ConfigError(f"{place}: rule '{rule.name}': {error}") from error
+        read |= predicate.columns
     for name in preset.parameters:
         if name not in used:
             raise file.error(f"no rule uses the parameter '{name}'", file.root["parameters"], name)
+    for name in preset.columns:
+        if name not in read:
+            raise file.error(f"no rule reads the column '{name}'", file.root["columns"], name)
 
 
 def _check_keys(

@@ -165,6 +165,16 @@ class StoredRun:
         return pl.concat([empty, *(self._read(path, empty.columns) for path in paths)], how="diagonal_relaxed")
 
 
+def missing_signal(column: str) -> str:
+    """Returns what to do about a signal that a run did not measure; empty for any other column."""
+    from dataeng.stages.quality.quality_signals import documented_signals
+
+    default, more = documented_signals().values()
+    if column in more:
+        return ": the run did not measure it; run the pipeline with `quality_signals: {signals: all}`"
+    return ": the run did not measure it; run a pipeline with `quality_signals`" if column in default else ""
+
+
 def judged_rows(stored: StoredRun, step: RulesStep, part: int, columns: Sequence[str]) -> pl.DataFrame:
     """Returns the rows of one part that reached a rules step and that its ``where`` matches.
 

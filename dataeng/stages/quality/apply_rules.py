@@ -52,10 +52,12 @@ class ApplyRules(RowStage):
 
     def columns(self) -> Columns:
         read_by: dict[str, str] = {}
+        hints: dict[str, str] = {}
         for index, preset in enumerate(self.loaded_presets()):
+            hints |= preset.columns
             for column in columns_read(rules_in_order((preset,))):
                 read_by.setdefault(column, f"presets.{index}")
-        return Columns(reads=tuple(read_by), read_by=read_by)
+        return Columns(reads=tuple(read_by), read_by=read_by, hints=hints)
 
     def model_files(self) -> tuple[Path, ...]:
         return tuple(preset_path(name) for name in self.presets)

@@ -58,6 +58,10 @@ PRESETS: dict[str, dict[str, Parameter]] = {
 }
 
 
+#: Of what type a parameter is whose value in a preset may be null.
+_EXAMPLES: dict[str, Parameter] = {"end_marks": "", "bad_words": True}
+
+
 class RemoveLines(RowStage):
     """Removes lines from texts by the rules of a preset, and drops the pages that the preset's source drops.
 
@@ -98,7 +102,7 @@ class RemoveLines(RowStage):
         for name, value in self.set.items():
             if name not in known:
                 raise ConfigError(f"remove_lines: {self.preset} has no parameter '{name}'{nearest(name, known)}")
-            _check_value(name, value, {"end_marks": "", "bad_words": True}.get(name, known[name]))
+            _check_value(name, value, _EXAMPLES.get(name, known[name]))
         return {**known, **self.set}
 
     @property
