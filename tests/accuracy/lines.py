@@ -56,6 +56,8 @@ def of_tensorflow_datasets() -> Callable[[str], Edited]:
         tokenizer.tokenize(text)
     )  # it would load NLTK's pickle of the same model
     c4_utils.get_counter_inc_fn = lambda namespace: lambda counter, amount=1: None  # Beam's counters
+    # Which pages with bad words stay all the same: none, since all are to go. It would hash URLs with TensorFlow.
+    c4_utils.get_hashed_url_filter_fn = lambda predicate: lambda page: False
     clean = c4_utils.get_clean_page_fn()
     is_clean = c4_utils.get_badwords_filter_fn({"en": bad_words("en")})
     counted: list[str] = []
@@ -143,6 +145,7 @@ def main() -> None:
     parser.add_argument("--dclm", type=Path, help="a checkout of github.com/mlfoundations/dclm")
     parser.add_argument("--largest", type=int, default=LARGEST)
     parser.add_argument("--every", type=int, default=1, help="every n-th document only")
+    parser.add_argument("--preset", action="append", help="only this one; may be repeated")
     arguments = parser.parse_args()
     if arguments.data is None:
         parser.error("--data or DATAENG_TEST_DATA: a folder in the layout of the test data")
@@ -150,13 +153,14 @@ def main() -> None:
 
     documents = read_documents(Path(arguments.data), arguments.largest, arguments.every)
     texts = [text for group in documents.values() for text in group if splits(text)]
-    peers = {
-        "c4@datatrove": of_datatrove(),
-        "c4@fineweb": of_datatrove(filter_no_terminal_punct=False),
-        "c4@t5": of_tensorflow_datasets(),
+    makers: dict[str, Callable[[], Callable[[str], Edited]]] = {
+        "c4@datatrove": of_datatrove,
+        "c4@fineweb": lambda: of_datatrove(filter_no_terminal_punct=False),
+        "c4@t5": of_tensorflow_datasets,
     }
     if arguments.dclm is not None:
-        peers["refinedweb@dclm"] = of_dclm(arguments.dclm.resolve())
+        makers["refinedweb@dclm"] = lambda: of_dclm(arguments.dclm.resolve())
+    peers = {preset: make() for preset, make in makers.items() if preset in (arguments.preset or makers)}
     print(f"{len(texts)} documents, {sum(map(len, texts)) / 1e6:.1f} million characters")
     print(f"{'preset':18} {'dropped there':>13} {'agreement':>11} {'same text, where both keep':>28}")
     shares = {preset: report(preset, texts, peer) for preset, peer in peers.items()}
