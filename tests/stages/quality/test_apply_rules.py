@@ -193,7 +193,7 @@ SIGNALS = "  - quality_signals: {language: en}\n"
         ("{presets: [gopher@datatrove], set: {gopher.max_word: 3}}", "pipeline.yaml:5:71: 'apply_rules': unknown para"),
         (
             "{presets: [ccnet@head]}",
-            "pipeline.yaml:5:29: 'apply_rules' reads the column 'language', which is not there",
+            "pipeline.yaml:5:29: 'apply_rules' reads the column 'language_score', which is",
         ),
         ("{presets: [gopher@datatrov]}", "pipeline.yaml:5:29: 'apply_rules': unknown preset 'gopher@datatrov'"),
         (
@@ -214,7 +214,7 @@ def test_what_to_do_about_a_missing_column_is_told(tmp_path: Path) -> None:
     message = plan_error(tmp_path, f"{language}{SIGNALS}  - apply_rules: {{presets: [ccnet@head]}}\n")
     assert "'perplexity', which is not there: the perplexity of each document by a language model" in message
     message = plan_error(tmp_path, f"{SIGNALS}  - assign_domain: {{rules: [{{domain: x, where: lang == 'de'}}]}}\n")
-    assert message.startswith("pipeline.yaml:5:50: 'assign_domain' reads the column 'lang'")
+    assert message.startswith("pipeline.yaml:5:48: 'assign_domain' reads the column 'lang'")
 
 
 def test_ccnets_buckets() -> None:
