@@ -13,18 +13,18 @@ libraries that decide their output, the content of their model files, and the fi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import polars as pl
 
+from dataeng.column_check import Schema, checked_columns
 from dataeng.config import Pipeline, Step, iter_steps
 from dataeng.document import DETAIL, IDENTITY, REASON
-from dataeng.errors import ConfigError, InputError, PlanError, nearest
+from dataeng.errors import InputError, PlanError
 from dataeng.fingerprint import digest, environment, step_recipe
-from dataeng.predicate import PredicateError, parse_predicate
-from dataeng.stage import Columns, ExchangeStage, InputFile, RowStage, Sink, Source
+from dataeng.stage import ExchangeStage, InputFile, RowStage, Sink, Source
 
 ENGINE_VERSION = 2
 """Raise it when the engine itself writes something different for the same stages."""
@@ -32,8 +32,6 @@ MIN_PARTITIONS, MAX_PARTITIONS = 4, 65_536
 PARTITION_BYTES_PER_MB = 512 << 10
 """Bytes of input per partition for every MB that a worker may use: half of its memory. What is emitted about a document
 is mostly smaller than the document, and a reducer holds several copies of it."""
-
-Schema = dict[str, pl.DataType]
 
 
 @dataclass(frozen=True)
@@ -286,57 +284,16 @@ def _fold_schemas(pipeline: Pipeline, phases: list[Phase]) -> list[Phase]:
             _merge(schema, {**columns.adds, **columns.signals}, phase.applies)
             signals.update(columns.signals)
         for step in row_steps:
-            columns = _checked_columns(step, schema, before)
+            columns = checked_columns(step, schema, before)
             before.append(step)
             _merge(schema, {**columns.adds, **columns.signals}, step)
             signals.update(columns.signals)
             for column in columns.removes:
                 schema.pop(column, None)
         for end in (*([phase.emits_to] if phase.emits_to else []), *phase.sinks):
-            _checked_columns(end, schema, before)
+            checked_columns(end, schema, before)
         folded.append(Phase(**{**phase.__dict__, "schema": dict(schema), "signals": signals}))
     return folded
-
-
-def _checked_columns(step: Step, schema: Schema, before: Sequence[Step] = ()) -> Columns:
-    """Returns a step's columns, once all that it reads is there.
-
-    Args:
-      before: the steps before it, one of which may know how to add a column that is missing.
-    """
-    try:
-        columns = step.stage.columns()
-    except ConfigError as error:
-        raise PlanError(f"{step.place(error.option)}'{step.name}': {error}") from error
-    for column in columns.reads:
-        if column not in schema:
-            place = step.place(columns.read_by.get(column, ""))
-            remedy = _remedy(column, before) or (f": {columns.hints[column]}" if column in columns.hints else "")
-            raise PlanError(
-                f"{place}'{step.name}' reads the column '{column}', which is not there"
-                f"{remedy or nearest(column, schema)}"
-            )
-    if step.where is not None:
-        try:
-            predicate = parse_predicate(step.where)
-            for column in sorted(predicate.columns - set(schema)):
-                hint = _remedy(column, before) or nearest(column, schema)
-                place = step.place("where", predicate.offset_of(column))
-                raise PlanError(f"{place}'{step.name}' reads the column '{column}', which is not there{hint}")
-            predicate.check_type(schema)
-        except ConfigError as error:
-            offset = error.offset if isinstance(error, PredicateError) else None
-            raise PlanError(f"{step.place('where', offset)}'{step.name}': {error}") from error
-    return columns
-
-
-def _remedy(column: str, before: Sequence[Step]) -> str:
-    """Returns how a step before, configured otherwise, would add a column; empty if none would."""
-    for step in reversed(before):
-        remedy = step.stage.remedy(column)
-        if remedy:
-            return f": {step.place().removesuffix(': ')} '{step.name}' adds it with {remedy}"
-    return ""
 
 
 def _merge(schema: Schema, added: Mapping[str, pl.DataType], step: Step) -> None:

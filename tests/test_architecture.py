@@ -42,8 +42,16 @@ ALLOWED: dict[str, set[str]] = {
     "dataeng.config": LEAVES
     | {"dataeng.stage", "dataeng.stages", "dataeng.predicate", "dataeng.document", "dataeng.yaml_file"},
     "dataeng.fingerprint": LEAVES | {"dataeng.config", "dataeng.formats", "dataeng.stages"},
+    "dataeng.column_check": LEAVES | {"dataeng.config", "dataeng.predicate", "dataeng.stage"},
     "dataeng.plan": LEAVES
-    | {"dataeng.config", "dataeng.document", "dataeng.fingerprint", "dataeng.predicate", "dataeng.stage"},
+    | {
+        "dataeng.column_check",
+        "dataeng.config",
+        "dataeng.document",
+        "dataeng.fingerprint",
+        "dataeng.predicate",
+        "dataeng.stage",
+    },
     "dataeng.engine": LEAVES
     | {"dataeng", "dataeng.config", "dataeng.document", "dataeng.formats", "dataeng.kernels", "dataeng.plan"}
     | {"dataeng.predicate", "dataeng.stage", "dataeng.stages"},
