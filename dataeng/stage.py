@@ -43,6 +43,10 @@ class Columns:
     signals: Mapping[str, pl.DataType] = field(default_factory=dict)
     """Also added, and kept for every document, dropped or not, in the run's `signals` table."""
     removes: tuple[str, ...] = ()
+    read_by: Mapping[str, str] = field(default_factory=dict)
+    """Which option asks for a column (``presets.0``), where one does: an error then points at it."""
+    hints: Mapping[str, str] = field(default_factory=dict)
+    """Where a column comes from that the stage reads, if that is not obvious; said where it is missing."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,10 @@ class Stage(BaseModel):
     def columns(self) -> Columns:
         """Returns the columns that this stage, as configured, reads, adds and removes."""
         return Columns(reads=("text",))
+
+    def remedy(self, column: str) -> str:
+        """Returns how this stage would add a column if configured otherwise (``signals: all``), or nothing."""
+        return ""
 
     def needs_artifacts(self) -> tuple[str, ...]:
         """Returns names of artifacts (e.g. ``"tokenizer"``) that an earlier stage must make."""

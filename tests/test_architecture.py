@@ -30,18 +30,28 @@ ALLOWED: dict[str, set[str]] = {
     "dataeng.errors": set(),
     "dataeng.document": LEAVES,
     "dataeng.predicate": LEAVES,
+    "dataeng.yaml_file": LEAVES,
     "dataeng.formats": LEAVES,
     "dataeng.kernels": LEAVES | {"dataeng.document"},
-    "dataeng.presets": LEAVES | {"dataeng.predicate"},
+    "dataeng.presets": LEAVES | {"dataeng.predicate", "dataeng.yaml_file"},
     "dataeng.mixture": LEAVES | {"dataeng.formats"},
     "dataeng.stage": LEAVES | {"dataeng.document", "dataeng.formats"},
     "dataeng.stages": LEAVES
     | {"dataeng", "dataeng.document", "dataeng.predicate", "dataeng.formats", "dataeng.kernels", "dataeng.stage"}
     | {"dataeng.presets"},
-    "dataeng.config": LEAVES | {"dataeng.stage", "dataeng.stages", "dataeng.predicate", "dataeng.document"},
+    "dataeng.config": LEAVES
+    | {"dataeng.stage", "dataeng.stages", "dataeng.predicate", "dataeng.document", "dataeng.yaml_file"},
     "dataeng.fingerprint": LEAVES | {"dataeng.config", "dataeng.formats", "dataeng.stages"},
+    "dataeng.column_check": LEAVES | {"dataeng.config", "dataeng.predicate", "dataeng.stage"},
     "dataeng.plan": LEAVES
-    | {"dataeng.config", "dataeng.document", "dataeng.fingerprint", "dataeng.predicate", "dataeng.stage"},
+    | {
+        "dataeng.column_check",
+        "dataeng.config",
+        "dataeng.document",
+        "dataeng.fingerprint",
+        "dataeng.predicate",
+        "dataeng.stage",
+    },
     "dataeng.engine": LEAVES
     | {"dataeng", "dataeng.config", "dataeng.document", "dataeng.formats", "dataeng.kernels", "dataeng.plan"}
     | {"dataeng.predicate", "dataeng.stage", "dataeng.stages"},
