@@ -57,17 +57,18 @@ def test_the_commands_of_the_readme_run_one_after_the_other(workplace: Path) -> 
     assert all(float(row[4]) < float(row[2]) for row in table), table
 
 
-def test_getting_started_and_quality_show_commands_that_run(workplace: Path) -> None:
+def test_the_guides_show_commands_that_run(workplace: Path) -> None:
     commands = [
         line.removeprefix("$ ")
-        for page in ("docs/getting_started.md", "docs/quality.md")  # the second looks at the run of the first
+        for page in ("docs/getting_started.md", "docs/quality.md", "docs/dedup.md")  # the second looks at the run of the first
         for block in blocks(ROOT / page, "console")
         for line in block.splitlines()
         if line.startswith("$ ") and not line.startswith("$ trainer")  # the README's test trains
     ]
-    assert len(commands) >= 10
+    assert len(commands) >= 13
     printed = shell("\n".join(commands), workplace)
     assert "documents judged again" in printed and "agree on" in printed and "BROKEN FIRST" in printed
+    assert "8 documents  nearly_same, minhash" in printed
 
 
 def test_the_preset_of_the_docs_works(tmp_path: Path) -> None:
@@ -143,7 +144,10 @@ def test_every_verb_and_every_table_is_in_the_docs() -> None:
         name = command.name or (command.callback.__name__ if command.callback else "")
         assert f"dataeng {name}" in text, name
     tables = (ROOT / "docs/run_folder.md").read_text()
-    for view in ("documents", "rejects", "signals", "stages", "drops", "dedup", "packs", "training", "training_steps"):
+    for view in (
+        "documents", "rejects", "signals", "stages", "drops", "dedup", "clusters", "alarms", "packs", "training",
+        "training_steps",
+    ):  # fmt: skip
         assert f"| `{view}` |" in tables
 
 
