@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from dataeng.kernels.compiling import called, kernel
 from dataeng.kernels.lines import series_of
-from dataeng.kernels.text import TextBuffers, decode, previous_character, signed
 from dataeng.kernels.sequences import MARK, SINGLE, WHITE, unit_classes
+from dataeng.kernels.text import TextBuffers, decode, previous_character, signed
 
 if TYPE_CHECKING:
     import polars as pl

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from dataeng.kernels.compiling import inlined, kernel
 from dataeng.kernels.hashing import final_mix
-from dataeng.kernels.text import TextBuffers
 from dataeng.kernels.sequences import Points, minus, multiply, next_unit, plus, unit_classes, unit_value
+from dataeng.kernels.text import TextBuffers
 
 
 @inlined
@@ -204,8 +204,8 @@ def warm_up() -> None:
     """Compiles the kernels or loads them from the cache."""
     import polars as pl
 
-    from dataeng.kernels.text import text_buffers
     from dataeng.kernels.sequences import points
+    from dataeng.kernels.text import text_buffers
 
     texts = text_buffers(pl.Series(["some words of a text"]))
     segments = list_segments(texts, 3, 2, False, points(6))

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from dataeng.kernels.sequences import PRIME, list_words, points
 from dataeng.kernels.substrings import hash_runs, list_segments
 from dataeng.kernels.text import text_buffers
-from dataeng.kernels.sequences import PRIME, list_words, points
 from tests.kernels.sequences_reference import units_of
 
 PIECES = ["a", "bb", "文", "ไก่", "字", " ", "\n", "e\u0301", "long-word!"]
