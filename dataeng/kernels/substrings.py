@@ -1,11 +1,11 @@
 """Windows of a text: which places to compare them at, and hashes of them.
 
-A *window* is a run of ``length`` units (bytes or words, see `dataeng.kernels.sequences`). To find equal windows of a corpus
-without looking at all of them, each is represented by its *anchor*, the gram of ``gram`` units in it with the smallest
-hash, the leftmost of equals: winnowing (Schleimer, Wilkerson & Aiken 2003; minimizers, Roberts et al. 2004). The anchor
-depends on nothing but the window, so equal windows have equal anchors at equal distances from their starts. Windows
-that follow each other mostly share their anchor; a run of windows with the same anchor is a *segment*. In random text
-a new segment begins every (w + 1) / 2 units, w = length - gram + 1.
+A *window* is a run of ``length`` units (bytes or words, see `dataeng.kernels.sequences`). To find equal windows of a
+corpus without looking at all of them, each is represented by its *anchor*, the gram of ``gram`` units in it with the
+smallest hash, the leftmost of equals: winnowing (Schleimer, Wilkerson & Aiken 2003; minimizers, Roberts et al. 2004).
+The anchor depends on nothing but the window, so equal windows have equal anchors at equal distances from their starts.
+Windows that follow each other mostly share their anchor; a run of windows with the same anchor is a *segment*. In
+random text a new segment begins every (w + 1) / 2 units, w = length - gram + 1.
 """
 
 from __future__ import annotations
