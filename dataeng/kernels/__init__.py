@@ -27,6 +27,9 @@ KERNELS = (
     "normalization",
     "ngrams",
     "bloom",
+    "sequences",
+    "substrings",
+    "cutting",
 )
 
 
