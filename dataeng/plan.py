@@ -102,6 +102,7 @@ def make_plan(pipeline: Pipeline) -> Plan:
       PlanError: a missing column, an unknown name in a predicate, an artifact nobody makes, stages out of order.
       InputError: a source without files.
     """
+    pipeline = _with_followers(pipeline)
     phases = _fold_schemas(pipeline, _split_into_phases(pipeline))
     files = [(step, file) for step in pipeline.sources for file in _source_files(pipeline, step)]
     _check_names(files)
@@ -115,6 +116,18 @@ def make_plan(pipeline: Pipeline) -> Plan:
     for step in iter_steps(pipeline):
         step.stage.check()
     return Plan(pipeline, tuple(phases), tasks, recipes)
+
+
+def _with_followers(pipeline: Pipeline) -> Pipeline:
+    """Tells stages that they are planned, and puts behind exchanges the stages that follow them."""
+    steps: list[Step] = []
+    for step in pipeline.steps:
+        stage = step.stage.planned(pipeline.run_dir)
+        steps.append(replace(step, stage=stage))
+        follower = stage.follower(step.name) if isinstance(stage, ExchangeStage) else None
+        if follower is not None:  # no name of a user's has a dot
+            steps.append(Step(f"{step.name}.index", step.key, follower))
+    return replace(pipeline, steps=tuple(steps))
 
 
 def _with_partitions(pipeline: Pipeline, input_bytes: int) -> Pipeline:
@@ -318,7 +331,12 @@ def _recipe(pipeline: Pipeline, phase: Phase, files: list[tuple[Step, InputFile]
         ("sink:", phase.sinks),
         ("reduce:", (phase.exchange,)),
     ]
-    steps = {prefix + step.name: step_recipe(step) for prefix, group in named for step in group if step is not None}
+    steps = {
+        prefix + step.name: step_recipe(step, emits=prefix == "emit:")
+        for prefix, group in named
+        for step in group
+        if step is not None
+    }
     recipe: dict[str, Any] = {
         "engine": ENGINE_VERSION,
         "environment": environment(),

@@ -41,7 +41,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"dataeng.presets"},
     "dataeng.config": LEAVES
     | {"dataeng.stage", "dataeng.stages", "dataeng.predicate", "dataeng.document", "dataeng.yaml_file"},
-    "dataeng.fingerprint": LEAVES | {"dataeng.config", "dataeng.formats", "dataeng.stages"},
+    "dataeng.fingerprint": LEAVES | {"dataeng.config", "dataeng.formats", "dataeng.stage", "dataeng.stages"},
     "dataeng.column_check": LEAVES | {"dataeng.config", "dataeng.predicate", "dataeng.stage"},
     "dataeng.plan": LEAVES
     | {
@@ -61,6 +61,8 @@ ALLOWED: dict[str, set[str]] = {
     | {"dataeng.presets", "dataeng.kernels"},  # rules are decided again, and signals are described
     "trainer": LEAVES | {"dataeng.formats", "dataeng.mixture"},
 }
+#: Stages that the planner puts behind others; nobody names them in a pipeline.
+FOLLOWERS = {"RecordIndex"}
 ENTRY_POINTS = {"dataeng.cli", "dataeng.__main__", "dataeng"}
 
 
@@ -203,4 +205,5 @@ def test_stages_are_the_only_stage_classes_of_the_package() -> None:
         importlib.import_module(dotted.partition(":")[0])
     contracts = {Source, RowStage, ExchangeStage, Sink}
     ours = {cls for cls in below(Stage) if cls.__module__.startswith("dataeng.")} - contracts
+    ours = {cls for cls in ours if cls.__name__ not in FOLLOWERS}
     assert {f"{cls.__module__}:{cls.__name__}" for cls in ours} == set(STAGES.values())

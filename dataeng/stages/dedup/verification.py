@@ -36,8 +36,20 @@ def similarities(members: pl.Series, others: pl.Series, measure: Similarity) -> 
     ).to_series()
 
 
+def estimates(members: pl.Series, others: pl.Series) -> pl.Series:
+    """Returns the share of equal minima of signature i of ``members`` and of ``others``; 0 where one is null."""
+    frame = pl.DataFrame({"a": members, "b": others}).with_row_index("pair")
+    both = frame.drop_nulls()
+    equal = both.explode("a", "b").group_by("pair").agg((pl.col("a") == pl.col("b")).mean().alias("share"))
+    return frame.select("pair").join(equal, on="pair", how="left", maintain_order="left")["share"].fill_null(0.0)
+
+
 def accepted_pairs(
-    slices: Slices, threshold: float | None, measure: Similarity, rounds: int = ROUNDS
+    slices: Slices,
+    threshold: float | None,
+    measure: Similarity,
+    rounds: int = ROUNDS,
+    old: pl.DataFrame | None = None,
 ) -> Iterator[pl.DataFrame]:
     """Yields pairs of documents that are similar: ``place, partner, similarity``.
 
@@ -46,6 +58,8 @@ def accepted_pairs(
       threshold: least similarity; None accepts every document with its hub, as similar as ``similarity`` says, and
         looks at no shingles.
       rounds: how often those that are left elect somebody.
+      old: hubs in a dedup index: ``hub``, and ``shingles`` or ``signature``; the latter is compared with ``signature``
+        of the rows.
     """
     own = pl.col("place") == pl.col("hub")
     if threshold is None:
@@ -61,6 +75,9 @@ def accepted_pairs(
         ]
     )
     leaders = leaders.unique("hub")
+    if old is not None:
+        known = old.select("hub", pl.col("hub").alias("leader"), pl.exclude("hub").name.prefix("leader_"))
+        leaders = pl.concat([leaders, known], how="diagonal")
     waiting: pl.DataFrame | None = None  # (place, hub) not yet similar to anybody; None: all
     for _ in range(rounds):
         rejected = []
@@ -73,11 +90,7 @@ def accepted_pairs(
             )
             if pairs.height == 0:
                 continue
-            pairs = pairs.with_columns(
-                similarities(pairs.get_column("shingles"), pairs.get_column("leader_shingles"), measure).alias(
-                    "similarity"
-                )
-            )
+            pairs = pairs.with_columns(_compared(pairs, measure).alias("similarity"))
             similar = pl.col("similarity") >= threshold
             yield pairs.filter(similar).select("place", pl.col("leader").alias("partner"), "similarity")
             rejected.append(pairs.filter(~similar).select("place", "hub", "content"))
@@ -89,6 +102,16 @@ def accepted_pairs(
         waiting = left.join(elected, on=["place", "hub"], how="anti").select("place", "hub")
         if waiting.height == 0:
             return
+
+
+def _compared(pairs: pl.DataFrame, measure: Similarity) -> pl.Series:
+    """Returns the similarity of documents and leaders; estimated where a leader's signature is all that there is."""
+    exact = similarities(pairs.get_column("shingles"), pairs.get_column("leader_shingles"), measure)
+    if "leader_signature" not in pairs.columns:
+        return exact
+    estimated = estimates(pairs.get_column("signature"), pairs.get_column("leader_signature"))
+    has_signature = pairs.get_column("leader_signature").is_not_null()
+    return pl.select(pl.when(has_signature).then(estimated).otherwise(exact)).to_series()
 
 
 def _with_shingles(slices: Slices, elected: pl.DataFrame) -> pl.DataFrame:
