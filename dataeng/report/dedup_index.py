@@ -55,8 +55,8 @@ def verify_index(console: Console, path: Path) -> None:
     found = list(damages(path, index.segments, thorough=True))
     if found:
         raise FormatError(
-            f"the dedup index at {path} is damaged: {'; '.join(found)}. Run the pipelines that added the segments again: "
-            "they restore them."
+            f"the dedup index at {path} is damaged: {'; '.join(found)}. Run the pipelines that added the segments "
+            "again: they restore them."
         )
     files = sum(len(segment.files) for segment in index.segments)
     total = sum(_bytes(segment) for segment in index.segments)

@@ -6,6 +6,7 @@ repeated still leaves out its own. Memory is that of one range of keys.
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -140,7 +141,7 @@ def _keys(sources: Sequence[Source], folder: Path) -> Iterator[NewFile]:
     total = sum(file.rows for _, segment in sources for file in segment.of_kind("keys"))
     ranges = max(1, -(-total // RANGE_KEYS))
     bounds = [(1 << 64) * number // ranges for number in range(ranges + 1)]
-    for number, (low, high) in enumerate(zip(bounds, bounds[1:], strict=False)):
+    for number, (low, high) in enumerate(itertools.pairwise(bounds)):
         found = [
             rows
             for at, source in enumerate(sources)
