@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
+from dataeng.cli_index import index_app
 from dataeng.errors import DataengError
 
 
@@ -32,6 +33,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(index_app, name="index")
 
 PipelineFile = Annotated[Path, typer.Argument(help="The pipeline file (YAML).", metavar="FILE")]
 Run = Annotated[Path, typer.Argument(help="A run folder, e.g. runs/cc_clean.", metavar="RUN")]
@@ -334,47 +337,6 @@ def mix(
     table = mixture_table(manifest, budget)
     save_mixture(output, manifest)
     print_mixture(console(), manifest, table, budget, output)
-
-
-index_app = typer.Typer(help="Look at, check and merge dedup indexes.", no_args_is_help=True)
-IndexFolder = Annotated[Path, typer.Argument(help="The folder of a dedup index.", metavar="INDEX")]
-
-
-@index_app.command("show")
-def index_show(path: IndexFolder) -> None:
-    """Print the method, its parameters, and the segments of an index."""
-    from dataeng.report.dedup_index import print_index
-    from dataeng.report.terminal import console
-
-    print_index(console(), path)
-
-
-@index_app.command("verify")
-def index_verify(path: IndexFolder) -> None:
-    """Hash every file of an index."""
-    from dataeng.report.dedup_index import verify_index
-    from dataeng.report.terminal import console
-
-    verify_index(console(), path)
-
-
-@index_app.command("merge")
-def index_merge(
-    paths: Annotated[list[Path], typer.Argument(help="Folders of dedup indexes.", metavar="INDEX…")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The folder of the new index.")],
-    compact: Annotated[
-        str | None, typer.Option(help="Rewrite all segments as one of this name.", metavar="SEGMENT")
-    ] = None,
-) -> None:
-    """Make one index of several, or of one with many segments. The old ones stay as they are."""
-    from dataeng.report.dedup_index import print_index
-    from dataeng.report.terminal import console
-    from dataeng.stages.dedup.index_merging import merge_indexes
-
-    print_index(console(), output, merge_indexes(paths, output, compact))
-
-
-app.add_typer(index_app, name="index")
 
 
 @app.command()

@@ -71,6 +71,17 @@ def test_the_guides_show_commands_that_run(workplace: Path) -> None:
     assert "8 documents  nearly_same, minhash" in printed
 
 
+def test_the_dedup_index_page_shows_commands_that_run_and_what_they_print(tmp_path: Path) -> None:
+    page = ROOT / "docs/dedup_index.md"
+    for block in blocks(page, "yaml"):
+        (tmp_path / block.splitlines()[0].removeprefix("# ")).write_text(block)
+    lines = [line for block in blocks(page, "console") for line in block.splitlines()]
+    commands = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+    printed = {line.strip() for line in shell("\n".join(commands), tmp_path).splitlines()}
+    shown = [line.strip() for line in lines if not line.startswith("$ ")]
+    assert len(commands) == 7 and [line for line in shown if line not in printed] == []
+
+
 def test_the_preset_of_the_docs_works(tmp_path: Path) -> None:
     preset, stages = blocks(ROOT / "docs/quality.md", "yaml")
     (tmp_path / "rules").mkdir()
