@@ -2,7 +2,7 @@
 
     python tests/benchmarks/dedup_index.py [--documents 1000] [--times 10]
 
-Documents are of random words; half of the new crawl are edited copies of old ones. Times are CPU seconds of one process.
+Documents are of random words; half of the new crawl are edited copies of old ones. Times are CPU seconds of a process.
 """
 
 from __future__ import annotations
