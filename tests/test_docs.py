@@ -88,7 +88,7 @@ def test_the_preset_of_the_docs_works(tmp_path: Path) -> None:
     (tmp_path / "rules/docs.yaml").write_text(preset)
     (tmp_path / "in.jsonl").write_text('{"text": "too few words", "language": "en"}\n')
     source = "name: own\nsources:\n  - read_files: {paths: [in.jsonl]}\n"
-    signals = "stages:\n  - identify_language: {min_score: 0}\n  - quality_signals:\n"
+    signals = "stages:\n  - identify_language: {min_score: 0}\n  - quality_signals: {signals: all}\n"
     (tmp_path / "pipeline.yaml").write_text(source + signals + stages.removeprefix("stages:\n"))
     assert "docs_too_few_words 1" in shell("dataeng run pipeline.yaml --scheduler inline", tmp_path)
 
