@@ -25,7 +25,9 @@ NO_WORDS_SEED = 1
 
 
 class DeduplicateExact(ExchangeStage):
-    """Keeps one of all documents that are the same ``by``
+    """Keeps one of all documents with the same text, the same normalized text, or the same URL.
+
+    What is compared is said by ``by``:
 
     - ``text``: byte for byte;
     - ``normalized_text``: after Unicode's compatibility caseless match (NFKC and case folding), with every run of white

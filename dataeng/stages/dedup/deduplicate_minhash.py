@@ -79,7 +79,7 @@ class DeduplicateMinhash(ExchangeStage):
     )
     survivor: Survivor = Field(
         default=(),
-        description="Which document of a cluster stays: columns, most important first, e.g. `quality.score desc`; "
+        description="Which document of a cluster stays: columns, most important first, e.g. `quality_score desc`; "
         "`text_bytes` is the length; `domain: [books, web]` ranks values",
     )
     dedup_index: DedupIndex | None = Field(

@@ -2,7 +2,7 @@
 
     survivor:
       - domain: [books, reference, web]      # in this order; other values come last
-      - quality.score desc
+      - quality_score desc
       - date
 
 Documents that are equal in all of these are ordered by their place in the input, so that the choice never depends on

@@ -27,7 +27,7 @@ _TRAILING = r"(?m)[^\S\n]+$"
 
 
 class NormalizeText(RowStage):
-    """Repairs and evens out texts, in this order:
+    """Repairs broken characters, and evens out Unicode, line ends and white space, in this order:
 
     1. `mojibake`: UTF-8 that was once read in another encoding (`schÃ¶n`), repaired line by line by
        [ftfy](https://ftfy.readthedocs.io) where its test for bad sequences finds some
