@@ -195,6 +195,20 @@ class ExchangeStage(Stage):
     def emit(self, batch: pl.DataFrame) -> pl.DataFrame:
         """Returns rows for the first step. ``batch`` has ``part`` and ``row``; the result needs ``partition``."""
 
+    def reads_rejects(self) -> tuple[str, ...]:
+        """Returns reasons whose rejects `emit_rejects` wants to see."""
+        return ()
+
+    def emit_rejects(self, rejects: pl.DataFrame) -> pl.DataFrame:
+        """Returns rows for the first step, with the columns of `emit`'s, about records that are no documents.
+
+        Args:
+          rejects: rows with a reason of `reads_rejects`, dropped on the way from the files, or from the exchange
+            before, to this one. They have the columns of the documents, null where they were dropped before those were
+            known, and no ``part`` and ``row``, because no verdict can be about them.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has nothing to do with rejects")
+
     def combine(self, table: pl.DataFrame) -> pl.DataFrame:
         """Shrinks what one task has emitted so far, e.g. to a sample. May be called at any time, repeatedly."""
         return table

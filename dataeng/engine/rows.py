@@ -194,6 +194,8 @@ class RowTask:
             )
             if self.signals is not None:
                 self.signals.write(rejected)
+            if self.phase.emits_to is not None:
+                self._emit_rejects(self.phase.emits_to, rejected)
         kept = kept.drop(REASON, DETAIL)
         self.counts[name].record(sizes, reasons, int(row_bytes(kept).sum()), now() - start)
         return kept
@@ -273,11 +275,25 @@ class RowTask:
             pl.lit(self.task.index, dtype=pl.UInt32).alias("part"),
             (pl.int_range(pl.len(), dtype=pl.UInt32) + self.rows_written).cast(pl.UInt32).alias("row"),
         )
-        self.emitted.append(stage.emit(placed))
-        self.emitted_bytes += self.emitted[-1].estimated_size()
+        self._hold(stage, stage.emit(placed))
+        self.emit_count.seconds += now() - start
+
+    def _emit_rejects(self, step: Step, rejected: pl.DataFrame) -> None:
+        """Shows the exchange those rejects that it asks for."""
+        stage = self.stages[step.name]
+        assert isinstance(stage, ExchangeStage)
+        wanted = rejected.filter(pl.col(REASON).is_in(stage.reads_rejects()))
+        if wanted.height == 0:
+            return
+        schema = self.phase.schema
+        missing = [pl.lit(None, dtype=dtype).alias(c) for c, dtype in schema.items() if c not in wanted.columns]
+        self._hold(stage, stage.emit_rejects(wanted.with_columns(missing)))
+
+    def _hold(self, stage: ExchangeStage, table: pl.DataFrame) -> None:
+        self.emitted.append(table)
+        self.emitted_bytes += table.estimated_size()
         if self.emitted_bytes > self.buffers.write_bytes:
             self._combine(stage)
-        self.emit_count.seconds += now() - start
 
     def _combine(self, stage: ExchangeStage) -> None:
         """Lets the stage shrink what was emitted; what stays large is written."""

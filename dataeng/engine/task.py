@@ -159,7 +159,8 @@ def _reduced(spec: TaskSpec, step: Step, stage: ExchangeStage, outputs: TaskOutp
         )
     if slices.num_rows == 0:
         return
-    if spec.phase.exchange_step > 0 or type(stage).combine is ExchangeStage.combine:
+    streams = type(stage).reduce_slices is not ExchangeStage.reduce_slices
+    if spec.phase.exchange_step > 0 or streams or type(stage).combine is ExchangeStage.combine:
         yield from stage.reduce_slices(spec.phase.exchange_step, slices, outputs)
         return
     table: pl.DataFrame | None = None  # a stage that can combine rows does so on the way, so that they stay few

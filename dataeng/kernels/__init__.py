@@ -14,12 +14,18 @@ KERNELS = (
     "minhash",
     "shingle_sets",
     "datasketch_signatures",
-    "components",
     "hashing",
     "fasttext",
     "lines",
     "c4_lines",
     "refinedweb_lines",
+    "canonical_urls",
+    "normalized_text",
+    "simhash",
+    "units",
+    "normalization",
+    "ngrams",
+    "bloom",
 )
 
 

@@ -17,9 +17,13 @@ STAGES: dict[str, str] = {
     "normalize_text": "dataeng.stages.quality.normalize_text:NormalizeText",
     "scrub_pii": "dataeng.stages.privacy.scrub_pii:ScrubPii",
     "datatrove": "dataeng.stages.interop.datatrove:DatatroveBlock",
+    "minhash_signatures": "dataeng.stages.dedup.minhash_signatures:MinhashSignatures",
     # the whole corpus
     "deduplicate_exact": "dataeng.stages.dedup.deduplicate_exact:DeduplicateExact",
     "deduplicate_minhash": "dataeng.stages.dedup.deduplicate_minhash:DeduplicateMinhash",
+    "deduplicate_simhash": "dataeng.stages.dedup.deduplicate_simhash:DeduplicateSimhash",
+    "deduplicate_lines": "dataeng.stages.dedup.deduplicate_lines:DeduplicateLines",
+    "deduplicate_paragraphs": "dataeng.stages.dedup.deduplicate_paragraphs:DeduplicateParagraphs",
     "remove_boilerplate": "dataeng.stages.dedup.remove_boilerplate:RemoveBoilerplate",
     "train_tokenizer": "dataeng.stages.tokens.train_tokenizer:TrainTokenizer",
     # sinks

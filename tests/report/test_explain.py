@@ -54,19 +54,27 @@ def test_dropped_by_a_rule(finished: SmallRun) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "outcome", "stage", "size"),
+    ("url", "outcome", "evidence"),
     [
-        ("https://b.example/copy", "dropped by same: exact_duplicate (same text as {kept})", "same", 3),
-        ("https://b.example/near", "dropped by near: near_duplicate (near-duplicate of {kept})", "near", 2),
+        (
+            "https://b.example/copy",
+            "dropped by same: exact_duplicate (same text as {kept})",
+            {"stage": "same", "method": "text", "similarity": 1.0, "cluster_size": 3},
+        ),
+        (
+            "https://b.example/near",
+            "dropped by near: near_duplicate (near-duplicate of {kept} (similarity 0.951))",
+            {"stage": "near", "method": "minhash", "similarity": 39 / 41, "cluster_size": 2},
+        ),
     ],
 )
 def test_duplicates_name_the_one_that_was_kept(
-    finished: SmallRun, url: str, outcome: str, stage: str, size: int
+    finished: SmallRun, url: str, outcome: str, evidence: dict[str, object]
 ) -> None:
     kept = identifier(finished, "https://a.example/garden")
     story = explain(finished.run_dir, url)
     assert story.outcome == outcome.format(kept=kept)
-    assert story.evidence == {"stage": stage, "kept_id": kept, "cluster_size": size}
+    assert story.evidence == {**evidence, "kept_id": kept, "matched_id": kept}
     assert story.pack == {}
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
+from dataeng.document import with_reason_columns
 from dataeng.engine.outputs import TaskOutputs
 from dataeng.stage import ExchangeStage
 
@@ -17,15 +18,15 @@ def name_of(part: int, row: int) -> str:
     return f"p{part}r{row}"
 
 
-def frames_of(texts: Sequence[str | None], part: int, batch_documents: int) -> list[pl.DataFrame]:
-    """Returns a part's batches as `ExchangeStage.emit` gets them."""
+def frames_of(texts: Sequence[str | None], part: int, batch_documents: int, column: str = "text") -> list[pl.DataFrame]:
+    """Returns a part's batches as `ExchangeStage.emit` gets them; ``texts`` are what is in ``column``."""
     rows = {
         "id": [name_of(part, row) for row in range(len(texts))],
-        "text": list(texts),
+        column: list(texts),
         "part": [part] * len(texts),
         "row": list(range(len(texts))),
     }
-    schema = {"id": pl.String(), "text": pl.String(), "part": pl.UInt32(), "row": pl.UInt32()}
+    schema = {"id": pl.String(), column: pl.String(), "part": pl.UInt32(), "row": pl.UInt32()}
     frame = pl.DataFrame(rows, schema=schema)
     return [frame[start : start + batch_documents] for start in range(0, len(texts), batch_documents)]
 
@@ -37,23 +38,26 @@ def run_exchange(
     batch_documents: int = 1000,
     shuffle: int | None = None,
     combine_each_batch: bool = False,
+    column: str = "text",
+    rejects: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
     """Runs all steps of ``stage`` on a corpus and returns its verdicts, in order of place.
 
-    Artifacts are committed below ``folder``. With ``shuffle``, rows reach the reducers in a random order, which is
-    more than the engine ever does to them.
+    The corpus is what ``parts`` have in ``column``; ``rejects`` are emitted, too. Artifacts are committed below
+    ``folder``. With ``shuffle``, rows reach the reducers in a random order, which is more than the engine ever does
+    to them.
     """
     outputs = TaskOutputs(folder)
-    tables = []
+    tables = [] if rejects is None else [stage.emit_rejects(rejects)]
     for part, texts in enumerate(parts):
         emitted: list[pl.DataFrame] = []
-        for frame in frames_of(texts, part, batch_documents):
+        for frame in frames_of(texts, part, batch_documents, column):
             emitted.append(stage.emit(frame))
             if combine_each_batch:
                 emitted = [stage.combine(pl.concat(emitted))]
         if emitted:
             tables.append(stage.combine(pl.concat(emitted)))
-    batches = [frames_of(texts, part, batch_documents) for part, texts in enumerate(parts)]
+    batches = [frames_of(texts, part, batch_documents, column) for part, texts in enumerate(parts)]
     for step in range(len(stage.steps())):
         tables = _run_step(stage, step, tables, batches, outputs, shuffle)
         rounds = 1
@@ -116,3 +120,34 @@ def _run_step(
 def dropped(verdicts: pl.DataFrame) -> dict[str, str]:
     """Returns id of a dropped document → id of the one that was kept."""
     return dict(verdicts.select("id", "kept_id").iter_rows()) if verdicts.height else {}
+
+
+def run_edits(
+    stage: ExchangeStage, parts: Sequence[Sequence[str | None]], batch_documents: int = 1000, shuffle: int | None = None
+) -> list[pl.DataFrame]:
+    """Runs a stage of one step that edits documents; returns the parts as its `apply` leaves them.
+
+    With ``shuffle``, partitions are reduced in a random order, and their rows come in small pieces.
+    """
+    batches = [frames_of(texts, part, batch_documents) for part, texts in enumerate(parts)]
+    # Each batch is sent by itself, as a task does whose rows do not shrink much.
+    emitted = [stage.combine(stage.emit(batch)) for some in batches for batch in some]
+    groups = pl.concat(emitted).partition_by("partition", maintain_order=True) if emitted else []
+    if shuffle is None:
+        groups = sorted(groups, key=lambda group: int(group.item(0, "partition")))
+    else:
+        random.Random(shuffle).shuffle(groups)
+    slice_rows = 1000 if shuffle is None else 1 + shuffle % 7
+    reduced = {
+        int(group.item(0, "partition")): list(stage.reduce_slices(0, SlicesOf(group, slice_rows), TaskOutputs(Path())))
+        for group in groups
+    }
+    schema = dict(stage.verdict_columns())
+    tables = [table.select(*schema) for number in sorted(reduced) for table in reduced[number]]
+    verdicts = pl.concat([pl.DataFrame(schema=schema), *tables])
+    left = []
+    for part, some in enumerate(batches):
+        about = verdicts.filter(pl.col("part") == part)
+        judged = [with_reason_columns(stage.apply(batch.drop("part"), about)) for batch in some]
+        left.append(pl.concat(judged) if judged else pl.DataFrame())
+    return left

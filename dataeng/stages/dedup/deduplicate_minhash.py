@@ -11,38 +11,24 @@
              connect: stars of accepted pairs, repeated ─► cluster ─► choose ─► verdicts
 
 Broder 1997; bands and rows as in FineWeb (14 x 8 over 5-word shingles): two documents of Jaccard similarity s share
-a bucket with probability 1 - (1 - s^rows)^bands, which is 0.57 at 0.7 and 0.92 at 0.8.
+a bucket with probability 1 - (1 - s^rows)^bands, which is 0.56 at 0.7 and 0.92 at 0.8.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import polars as pl
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dataeng.stage import Columns, ExchangeStage, OutputFiles, Slices
 from dataeng.stages.dedup.buckets import candidate_requests, place_of
-from dataeng.stages.dedup.clusters import (
-    EVIDENCE,
-    choose,
-    conformed,
-    connect,
-    document_rows,
-    members,
-    pair_rows,
-    row_schema,
-)
-from dataeng.stages.dedup.connected import node_partition
-from dataeng.stages.dedup.survivors import Survivor, ranks, survivor_columns
-from dataeng.stages.dedup.verification import accepted_pairs
+from dataeng.stages.dedup.candidates import candidate_rows, verified_rows
+from dataeng.stages.dedup.clusters import EVIDENCE, choose, connect, members
+from dataeng.stages.dedup.signatures import preset_options, sign
+from dataeng.stages.dedup.survivors import Survivor, survivor_columns
 
-CANDIDATE = 3
-"""The kind of rows with a candidate's shingles, beside those of `dataeng.stages.dedup.clusters`."""
-SHINGLES = pl.List(pl.UInt32())
-"""32 bits a shingle: half of what has to travel, for similarities that are off by 0.0001 at the very most now and then
-(see `dataeng.kernels.shingle_sets`)."""
 BUCKETS, FETCH, VERIFY, CONNECT, CLUSTER, CHOOSE = range(6)
 
 
@@ -59,13 +45,27 @@ class DeduplicateMinhash(ExchangeStage):
     found similar to, how similar they are, and how large the cluster is.
     """
 
-    kernels: ClassVar[tuple[str, ...]] = ("hashing", "minhash", "shingle_sets")
+    kernels: ClassVar[tuple[str, ...]] = ("hashing", "minhash", "datasketch_signatures", "shingle_sets")
 
+    preset: str | None = Field(
+        default=None,
+        description="Published parameters to start from: `fineweb` (14x8), `refinedweb` (450x20), `bigcode` (25x10), "
+        "or `datasketch(T)`, the bands and rows that datasketch takes for a threshold of T; other options overrule it",
+    )
     bands: int = Field(default=14, ge=1, le=1000, description="More bands find less similar pairs")
     rows: int = Field(default=8, ge=1, le=1000, description="Hashes per band; more demand more similarity")
     ngram: int = Field(default=5, ge=1, le=16, description="Words (or characters) per shingle")
     unit: Literal["words", "characters"] = Field(default="words", description="What shingles are made of")
-    seed: int = Field(default=0, description="Draws the hash functions")
+    normalization: Literal["simplified", "none", "code"] = Field(
+        default="simplified",
+        description="How text becomes words: without case, accents, punctuation, numbers as 0; as it is, cut at white "
+        "space; or identifiers of code",
+    )
+    hash_bits: Literal[32, 64] = Field(default=32, description="Width of the hashes in a signature")
+    signatures: Literal["native", "datasketch"] = Field(
+        default="native", description="Fast ones, or those that `datasketch.MinHash` computes for the same shingles"
+    )
+    seed: int = Field(default=0, ge=0, description="Draws the hash functions")
     threshold: float | None = Field(
         default=0.7, gt=0, le=1, description="Least exact similarity of a pair; null takes every pair of a bucket"
     )
@@ -77,6 +77,21 @@ class DeduplicateMinhash(ExchangeStage):
         description="Which document of a cluster stays: columns, most important first, e.g. `quality.score desc`; "
         "`text_bytes` is the length; `domain: [books, web]` ranks values",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_preset(cls, options: Any) -> Any:
+        if not isinstance(options, dict) or options.get("preset") is None:
+            return options
+        found = preset_options(str(options["preset"]))
+        given = {key for key in ("bands", "rows") if key in options}
+        if len(given) == 1:
+            raise ValueError(f"give bands and rows together, or neither; found {', '.join(given)} beside a preset")
+        return {**found, **options}
+
+    def needed_kernels(self) -> tuple[str, ...]:
+        other = "minhash" if self.signatures == "datasketch" else "datasketch_signatures"
+        return tuple(name for name in self.kernels if name != other)
 
     def columns(self) -> Columns:
         return Columns(reads=tuple(dict.fromkeys(("id", "text", *survivor_columns(self.survivor)))))
@@ -95,12 +110,14 @@ class DeduplicateMinhash(ExchangeStage):
 
     def emit(self, batch: pl.DataFrame) -> pl.DataFrame:
         from dataeng.kernels.hashing import hash_texts
-        from dataeng.kernels.minhash import band_keys, minhash, permutations
+        from dataeng.kernels.minhash import band_keys
         from dataeng.kernels.text import text_buffers
 
         texts = text_buffers(batch.get_column("text"))
-        functions = permutations(self.bands * self.rows, self.seed)
-        signed = minhash(texts, functions, ngram=self.ngram, unit=self.unit)
+        signed = sign(
+            texts, self.bands * self.rows, self.seed, self.hash_bits, self.signatures, self.ngram, self.unit,
+            self.normalization,
+        )  # fmt: skip
         shingled = pl.Series(signed.num_shingles > 0)
         documents = batch.select(place_of().alias("place"), pl.Series("content", hash_texts(texts)[1]))
         keys = band_keys(signed.minima[shingled.to_numpy()], bands=self.bands, rows=self.rows)  # [documents, bands]
@@ -118,82 +135,40 @@ class DeduplicateMinhash(ExchangeStage):
         from dataeng.kernels.hashing import hash_texts
         from dataeng.kernels.text import text_buffers
 
-        words = normalise(text_buffers(texts), unit=self.unit)
+        words = normalise(text_buffers(texts), self.normalization, self.unit)
         hashes = hash_texts(words)[1] | 1
         hashes[words.offsets[1:] == words.offsets[:-1]] = 0
         return pl.Series(hashes, dtype=pl.UInt64)
 
     def visit(self, step: int, batch: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
-        """Fetches what is to be known of candidates: their shingles, for every hub, and what the survivor goes by."""
-        pairs = rows.select("row", "hub").unique()
-        wanted = batch.join(pairs, on="row", how="semi", maintain_order="left")
-        known = wanted.select("row", place_of().alias("place"), "id", *ranks(self.survivor))
-        documents = document_rows(known.drop("row"), self.num_partitions)
-        schema = {**row_schema(known, self.survivor), "content": pl.UInt64(), "shingles": SHINGLES}
-        candidates = known.select("row", "place").with_columns(self._shingles(wanted.get_column("text")))
-        candidates = pairs.join(candidates, on="row", how="inner").sort("place", "hub").select(
-            pl.lit(CANDIDATE, dtype=pl.UInt8).alias("kind"),
-            pl.col("place").alias("node"),
-            pl.col("hub").alias("neighbour"),
-            "content",
-            "shingles",
-            node_partition(pl.col("hub"), self.num_partitions).alias("partition"),
-        )  # fmt: skip
-        return pl.concat([conformed(documents, schema), conformed(candidates, schema)])
+        shingles_of = self._shingles if self.threshold is not None else None
+        return candidate_rows(batch, rows, self.survivor, self.num_partitions, shingles_of)
 
-    def _shingles(self, texts: pl.Series) -> list[pl.Series]:
-        """Returns ``content`` and ``shingles`` of texts; the only shingle of a short one is all its words."""
-        from dataeng.kernels.hashing import hash_texts
+    def _shingles(self, texts: pl.Series) -> pl.Series:
+        """Returns the shingle sets of texts; the only shingle of a short one is all its words."""
         from dataeng.kernels.shingle_sets import shingle_sets
         from dataeng.kernels.text import text_buffers
 
-        content = pl.Series("content", hash_texts(text_buffers(texts))[1])
-        if self.threshold is None:
-            return [content, pl.Series("shingles", [None] * len(texts), dtype=SHINGLES)]
-        sets = shingle_sets(text_buffers(texts), ngram=self.ngram, unit=self.unit, bits=32).to_series("shingles")
-        frame = pl.DataFrame([sets, texts.alias("text")])
-        short = frame.with_row_index("at").filter(pl.col("shingles").list.len() == 0)
-        if short.height:
-            only = short.select("at", self._whole(short.get_column("text")).alias("only"))
-            frame = frame.with_row_index("at").join(only, on="at", how="left", maintain_order="left")
-            alone = pl.concat_list((pl.col("only") % (1 << 32)).cast(pl.UInt32))
-            frame = frame.with_columns(
-                pl.when(pl.col("only").is_null()).then("shingles").otherwise(alone).alias("shingles")
-            )
-        return [content, frame.get_column("shingles")]
+        sets = shingle_sets(
+            text_buffers(texts), ngram=self.ngram, unit=self.unit, normalization=self.normalization, bits=32
+        ).to_series("shingles")
+        frame = pl.DataFrame([sets, texts.alias("text")]).with_row_index("at")
+        short = frame.filter(pl.col("shingles").list.len() == 0)
+        if short.height == 0:
+            return sets
+        only = short.select("at", self._whole(short.get_column("text")).alias("only"))
+        frame = frame.join(only, on="at", how="left", maintain_order="left")
+        own = pl.concat_list((pl.col("only") % (1 << 32)).cast(pl.UInt32))
+        alone = pl.when(pl.col("only").is_null()).then("shingles").otherwise(own)
+        return frame.select(alone.alias("shingles")).to_series()
 
     def reduce_slices(self, step: int, slices: Slices, outputs: OutputFiles) -> Iterator[pl.DataFrame]:
         if step == BUCKETS:
             return candidate_requests(slices)
         if step == VERIFY:
-            return self._verify(slices)
+            return verified_rows(slices, self.survivor, self.num_partitions, self.threshold, self.similarity)
         if step == CONNECT:
             return connect(slices, self.num_partitions)
         if step == CLUSTER:
             return members(slices, self.num_partitions)
         return choose(slices, self.survivor, "minhash", "near_duplicate")
-
-    def _verify(self, slices: Slices) -> Iterator[pl.DataFrame]:
-        """Turns candidates into accepted pairs; what is known of documents passes by."""
-        for table in slices:
-            schema = row_schema(table, self.survivor)
-            yield conformed(table.filter(pl.col("kind") != CANDIDATE), schema)
-        for pairs in accepted_pairs(Candidates(slices), self.threshold, self.similarity):
-            for rows in pair_rows(pairs, self.num_partitions):
-                yield conformed(rows, schema)
-
-
-class Candidates:
-    """The candidates among the rows of a partition, as `accepted_pairs` reads them."""
-
-    def __init__(self, slices: Slices) -> None:
-        self._slices, self.num_rows = slices, slices.num_rows
-
-    def __iter__(self) -> Iterator[pl.DataFrame]:
-        for table in self._slices:
-            yield table.filter(pl.col("kind") == CANDIDATE).select(
-                pl.col("node").alias("place"), pl.col("neighbour").alias("hub"), "content", "shingles"
-            )
-
-    def collect(self) -> pl.DataFrame | None:
-        return pl.concat(list(self))

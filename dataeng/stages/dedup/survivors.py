@@ -76,11 +76,13 @@ def ranks(criteria: Sequence[Criterion]) -> list[pl.Expr]:
     return exprs
 
 
-def first_of(table: pl.DataFrame, cluster: str, criteria: Sequence[Criterion], place: str = "place") -> pl.DataFrame:
+def first_of(
+    table: pl.DataFrame, cluster: str | Sequence[str], criteria: Sequence[Criterion], place: str = "place"
+) -> pl.DataFrame:
     """Returns the row of each cluster that stays.
 
     Args:
-      table: rows with the columns of `ranks`, ``cluster`` and ``place``.
+      table: rows with the columns of `ranks`, ``cluster`` (one column or several) and ``place``.
     """
     directions = [_parsed(criterion)[1] for criterion in criteria]
     ordered = table.sort(

@@ -42,15 +42,15 @@ def accepted_pairs(
     """Yields pairs of documents that are similar: ``place, partner, similarity``.
 
     Args:
-      slices: rows ``place, hub, content, shingles``, a hub's own row having ``place == hub``.
-      threshold: least similarity; None accepts every document with its hub and looks at no shingles.
+      slices: rows ``place, hub, content, shingles, similarity``, a hub's own row having ``place == hub``.
+      threshold: least similarity; None accepts every document with its hub, as similar as ``similarity`` says, and
+        looks at no shingles.
       rounds: how often those that are left elect somebody.
     """
     own = pl.col("place") == pl.col("hub")
     if threshold is None:
         for table in slices:
-            pairs = table.filter(~own).select("place", pl.col("hub").alias("partner"))
-            yield pairs.with_columns(pl.lit(None, dtype=pl.Float64).alias("similarity"))
+            yield table.filter(~own).select("place", pl.col("hub").alias("partner"), "similarity")
         return
     leaders = pl.concat(
         [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import polars as pl
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
@@ -13,6 +13,7 @@ from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
 from dataeng.document import drop_where
 from dataeng.errors import InputError
 from dataeng.stage import Columns, RowStage, beside_pipeline
+from dataeng.stages.ingest.canonical_url import ascii_host, canonical_urls
 
 FILE_PREFIX = "file:"
 WORD = "[a-z0-9]+"
@@ -23,17 +24,22 @@ class FilterUrl(RowStage):
 
     After datatrove's ``URLFilter`` (FineWeb), except that URLs are lower-cased before they are compared; there, words
     were compared as they are written, so that ``/Casino`` passed a list with ``casino``. Words are what is left
-    between characters other than ASCII letters and digits.
+    between characters other than ASCII letters and digits. Whole URLs are compared by their canonical form, as in
+    ``deduplicate_exact: {by: url}``, and international host names in either spelling.
 
     Every list takes entries inline and ``file:PATH`` (one entry a line; empty lines and lines that start with ``#``
     are skipped). Reasons, first match: ``url:missing``, ``url:scheme``, ``url:no_host``, ``url:blocked_domain``,
     ``url:blocked_url``, ``url:banned_word``, ``url:soft_words``, ``url:banned_substring``; ``detail`` has the entry.
     """
 
+    version: ClassVar[int] = 2
+    libraries: ClassVar[tuple[str, ...]] = ("ada-url",)
+    kernels: ClassVar[tuple[str, ...]] = ("canonical_urls",)
+
     schemes: tuple[str, ...] = Field(default=("http", "https"), description="Schemes that may pass")
     require_url: bool = Field(default=True, description="Drop documents without a URL; false lets them pass unseen")
     blocked_domains: tuple[str, ...] = Field(default=(), description="Domains, with all hosts below them")
-    blocked_urls: tuple[str, ...] = Field(default=(), description="Whole URLs; a slash at the end does not matter")
+    blocked_urls: tuple[str, ...] = Field(default=(), description="Whole URLs, in any spelling, with or without scheme")
     banned_words: tuple[str, ...] = Field(default=(), description="One of these words is enough")
     soft_words: tuple[str, ...] = Field(default=(), description="Suspicious words; see soft_word_threshold")
     soft_word_threshold: int = Field(default=2, ge=1, description="So many different soft words are enough")
@@ -51,18 +57,25 @@ class FilterUrl(RowStage):
 
     _domains: frozenset[str] = PrivateAttr(default=frozenset())
     _urls: frozenset[str] = PrivateAttr(default=frozenset())
+    _url_keys: frozenset[str] = PrivateAttr(default=frozenset())
     _words: dict[str, list[str]] = PrivateAttr(default_factory=dict)
 
     def columns(self) -> Columns:
         return Columns(reads=("url", "host"))
+
+    def needed_kernels(self) -> tuple[str, ...]:
+        return self.kernels if self.blocked_urls else ()
 
     def model_files(self) -> tuple[Path, ...]:
         lists = (self.blocked_domains, self.blocked_urls, self.banned_words, self.soft_words, self.banned_substrings)
         return tuple(Path(e.removeprefix(FILE_PREFIX)) for entries in lists for e in entries if _is_file(e))
 
     def setup(self, artifacts: Mapping[str, Path]) -> None:
-        self._domains = frozenset(d.strip(".").removeprefix("*.") for d in _entries(self.blocked_domains))
+        self._domains = frozenset(ascii_host(d.strip(".").removeprefix("*.")) for d in _entries(self.blocked_domains))
         self._urls = frozenset(u.rstrip("/") for u in _entries(self.blocked_urls))
+        if self._urls:
+            addresses = [url if "://" in url else f"http://{url}" for url in sorted(self._urls)]
+            self._url_keys = frozenset(canonical_urls(pl.Series(addresses, dtype=pl.String)).drop_nulls())
         self._words = {
             "banned": sorted(set(_entries(self.banned_words))),
             "soft": sorted(set(_entries(self.soft_words))),
@@ -82,8 +95,9 @@ class FilterUrl(RowStage):
             blocked = _matches(batch["host"], self._blocked_domain)
             batch = _drop_matches(batch, blocked, "url:blocked_domain")
         if self._urls:
-            blocked = _matches(batch.select(url).to_series(), self._blocked_url)
-            batch = _drop_matches(batch, blocked, "url:blocked_url")
+            urls = batch.select(url).to_series()
+            blocked = canonical_urls(urls).is_in(self._url_keys) | urls.str.strip_chars_end("/").is_in(self._urls)
+            batch = drop_where(batch, pl.lit(blocked.fill_null(False)), "url:blocked_url", url)
         words = url.str.extract_all(WORD)
         if banned := self._words.get("banned"):
             hit = words.list.set_intersection(pl.lit(pl.Series([banned])))
@@ -98,11 +112,8 @@ class FilterUrl(RowStage):
         return batch
 
     def _blocked_domain(self, host: str) -> str | None:
-        labels = host.lower().rstrip(".").split(".")
+        labels = ascii_host(host.lower().rstrip(".")).split(".")
         return next((d for i in range(len(labels)) if (d := ".".join(labels[i:])) in self._domains), None)
-
-    def _blocked_url(self, url: str) -> str | None:
-        return url if url.rstrip("/") in self._urls else None
 
 
 def _is_file(entry: str) -> bool:

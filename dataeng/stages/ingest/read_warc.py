@@ -54,7 +54,8 @@ class ReadWarc(Source):
     ``payload`` is the body without transfer and content encodings; ``charset`` is what the HTTP header says, not
     checked. Every other record is a row with a reason and no payload:
 
-    - ``record_type:TYPE`` (``warcinfo``, ``request``, ``metadata``, ``dns`` …), ``revisit``
+    - ``record_type:TYPE`` (``warcinfo``, ``request``, ``metadata``, ``dns`` …)
+    - ``revisit``: the payload is that of an earlier record (``detail``: its URL and date, else its id, else the digest)
     - ``redirect`` (``detail`` has the target), ``http_status:CODE``, ``content_type:TYPE``, ``empty_body``
     - ``too_large``: longer than ``max_payload_bytes``; ``error:too_large_decompressed``: so only once decoded
     - ``error:http`` (no HTTP header), ``error:encoding`` (the body cannot be decoded)
@@ -63,6 +64,7 @@ class ReadWarc(Source):
     A body cut by the crawler (``WARC-Truncated``) is read as far as it goes.
     """
 
+    version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = ("fastwarc",)
 
     paths: tuple[str, ...] = Field(min_length=1, description="Globs, relative to the pipeline file; `sample:` too")
@@ -100,6 +102,8 @@ class ReadWarc(Source):
         status: int | None = None
         content_type = charset = None
         reason, detail = record.problem or _record_reason(record), record.detail
+        if reason == "revisit" and record.same_as:
+            detail = f"same payload as {record.same_as}"
         if reason is None:
             response, is_http = _as_response(record)
             if response is None:

@@ -46,6 +46,8 @@ class WarcRecord:
     content_type: str = ""
     cut_by_crawler: str = ""
     """The header ``WARC-Truncated``: why the crawler did not keep the whole body."""
+    same_as: str = ""
+    """For a revisit: the earlier record that has the payload, as far as the header says."""
     block: bytes = b""
     """The record's content, at most the first ``max_block_bytes``."""
     block_bytes: int = 0
@@ -67,9 +69,18 @@ def described(header: Iterable[tuple[bytes, bytes]], offset: int, block: bytes, 
         date=fields.get(b"warc-date", ""),
         content_type=fields.get(b"content-type", ""),
         cut_by_crawler=fields.get(b"warc-truncated", ""),
+        same_as=_revisited(fields),
         block=block,
         block_bytes=block_bytes,
     )
+
+
+def _revisited(fields: dict[bytes, str]) -> str:
+    """Returns URL and date of the record that a revisit refers to, else its id, else the digest of the payload."""
+    date, url = fields.get(b"warc-refers-to-date", ""), _bare_url(fields.get(b"warc-refers-to-target-uri", ""))
+    if date or url:
+        return f"{url or _bare_url(fields.get(b'warc-target-uri', ''))} {date}".rstrip()
+    return fields.get(b"warc-refers-to", "") or fields.get(b"warc-payload-digest", "")
 
 
 def _bare_url(url: str) -> str:

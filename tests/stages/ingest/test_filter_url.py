@@ -63,6 +63,25 @@ def test_blocked_domains() -> None:
     ]
 
 
+def test_blocked_urls_in_any_spelling() -> None:
+    urls = [
+        "https://www.a.test:443/x/?utm_source=y#z",
+        "http://a.test/x?q=2&p=1",
+        "http://a.test/xy",
+        "http://b\u00fc.test/\u00fc",
+    ]
+    lists = ["a.test/x", "http://A.test/x?p=1&q=2", "http://xn--b-eha.test/%C3%BC/"]
+    blocked = "url:blocked_url"
+    assert reasons(urls, blocked_urls=lists) == [blocked, blocked, None, blocked]
+    assert verdicts(urls[:1], blocked_urls=lists) == [(blocked, urls[0])]
+
+
+def test_international_hosts_in_either_spelling() -> None:
+    urls = ["http://www.b\u00fc.test/", "http://xn--b-eha.test/", "http://b.test/"]
+    for name in ("b\u00fc.test", "xn--b-eha.test"):
+        assert reasons(urls, blocked_domains=[name]) == ["url:blocked_domain", "url:blocked_domain", None]
+
+
 def test_blocked_urls() -> None:
     urls = ["http://a.test/X", "http://a.test/x/", "http://a.test/x?y", "http://b.test/"]
     assert reasons(urls, blocked_urls=["http://A.test/x", "http://b.test"]) == ["url:blocked_url"] * 2 + [

@@ -57,6 +57,30 @@ CASES: dict[str, tuple[bytes, str | None, str | None]] = {
     "request": (record(b"GET / HTTP/1.1\r\n\r\n", "request"), "record_type:request", None),
     "metadata": (record(b"a: b", "metadata"), "record_type:metadata", None),
     "revisit": (record(http(b""), "revisit"), "revisit", None),
+    "revisit of a date": (
+        record(
+            http(b""),
+            "revisit",
+            extra=("WARC-Refers-To-Date: 2019-05-06T07:08:09Z", "WARC-Refers-To-Target-URI: <http://a.test/b>"),
+        ),
+        "revisit",
+        "same payload as http://a.test/b 2019-05-06T07:08:09Z",
+    ),
+    "revisit of this URL": (
+        record(http(b""), "revisit", url="http://a.test/c", extra=("WARC-Refers-To-Date: 2019-05-06T07:08:09Z",)),
+        "revisit",
+        "same payload as http://a.test/c 2019-05-06T07:08:09Z",
+    ),
+    "revisit of a record": (
+        record(http(b""), "revisit", extra=("WARC-Refers-To: <urn:uuid:9>", "WARC-Payload-Digest: sha1:ABC")),
+        "revisit",
+        "same payload as <urn:uuid:9>",
+    ),
+    "revisit of a digest": (
+        record(http(b""), "revisit", extra=("WARC-Payload-Digest: sha1:ABC",)),
+        "revisit",
+        "same payload as sha1:ABC",
+    ),
     "continuation": (record(b"abc", "continuation"), "record_type:continuation", None),
     "odd type": (record(b"abc", "<script>"), "record_type:unknown", None),
     "dns": (record(b"20080430", url="dns:a.test", content_type="text/dns"), "record_type:dns", None),
