@@ -95,7 +95,7 @@ class DeduplicateSimhash(ExchangeStage):
         from dataeng.kernels.shingle_sets import shingle_sets
         from dataeng.kernels.text import text_buffers
 
-        return shingle_sets(text_buffers(texts), ngram=self.ngram, unit=self.unit).to_series("shingles")
+        return shingle_sets(text_buffers(texts), ngram=self.ngram, unit=self.unit, bits=32).to_series("shingles")
 
     def reduce_slices(self, step: int, slices: Slices, outputs: OutputFiles) -> Iterator[pl.DataFrame]:
         if step == EQUAL:
