@@ -8,9 +8,10 @@ is in memory are hubs and elected ones; documents stream by, once per round.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
+import numpy as np
 import polars as pl
 
 from dataeng.stage import Slices
@@ -21,19 +22,46 @@ ROUNDS = 8
 Similarity = Literal["jaccard", "containment"]
 
 
-def similarities(members: pl.Series, others: pl.Series, measure: Similarity) -> pl.Series:
-    """Returns the similarity of set i of ``members`` with set i of ``others`` (lists of sorted, unique hashes).
+WAITING_BYTES = 32 << 20
+"""Documents that wait for a later round are kept in memory up to this size; if they are more, all are read again."""
 
-    Containment is that of the smaller set in the larger one (the overlap coefficient).
+
+class _Leaders:
+    """Whom the documents of each hub are compared with in a round: ``hub, leader, shingles``, one row a hub."""
+
+    def __init__(self, found: pl.DataFrame) -> None:
+        from dataeng.kernels.shingle_sets import ShingleSets
+
+        once = found.unique("hub", maintain_order=True)
+        self.places = once.select("hub", "leader").with_row_index("leader_row")
+        self.sets = ShingleSets.from_series(once.get_column("shingles"))
+
+
+def _compared(
+    table: pl.DataFrame, leaders: _Leaders, waiting: pl.DataFrame | None, measure: Similarity
+) -> pl.DataFrame:
+    """Returns ``row, place, hub, content, leader, similarity`` of the documents in a table that wait for a leader.
+
+    Shingles stay where they are: documents are numbered, not copied. Containment is that of the smaller set in the
+    larger one (the overlap coefficient).
     """
     from dataeng.kernels.shingle_sets import ShingleSets, containment, jaccard
 
-    first, second = ShingleSets.from_series(members), ShingleSets.from_series(others)
+    pairs = table.select("place", "hub", "content").with_row_index("row").filter(pl.col("place") != pl.col("hub"))
+    pairs = pairs.unique(["place", "hub"], keep="first", maintain_order=True)
+    if waiting is not None:
+        pairs = pairs.join(waiting, on=["place", "hub"], how="semi", maintain_order="left")
+    pairs = pairs.join(leaders.places, on="hub", how="inner", maintain_order="left")
+    pairs = pairs.filter(pl.col("place") != pl.col("leader"))
+    own, others = ShingleSets.from_series(table.get_column("shingles")), leaders.sets
+    rows, leader_rows = pairs.get_column("row").to_numpy(), pairs.get_column("leader_row").to_numpy()
     if measure == "jaccard":
-        return pl.Series(jaccard(first, second))
-    return pl.select(
-        pl.max_horizontal(pl.Series(containment(first, second)), pl.Series(containment(second, first)))
-    ).to_series()
+        similarity = jaccard(own, others, rows, leader_rows)
+    else:
+        similarity = np.maximum(
+            containment(own, others, rows, leader_rows), containment(others, own, leader_rows, rows)
+        )
+    return pairs.drop("leader_row").with_columns(pl.Series("similarity", similarity, dtype=pl.Float64))
 
 
 def accepted_pairs(
@@ -52,50 +80,34 @@ def accepted_pairs(
         for table in slices:
             yield table.filter(~own).select("place", pl.col("hub").alias("partner"), "similarity")
         return
-    leaders = pl.concat(
-        [
-            table.filter(own).select(
-                "hub", pl.col("place").alias("leader"), pl.col("shingles").alias("leader_shingles")
-            )
-            for table in slices
-        ]
-    )
-    leaders = leaders.unique("hub")
+    leaders = _Leaders(pl.concat([_as_leaders(table.filter(own)) for table in slices]))
+    source: Iterable[pl.DataFrame] = slices
     waiting: pl.DataFrame | None = None  # (place, hub) not yet similar to anybody; None: all
     for _ in range(rounds):
-        rejected = []
-        for table in slices:
-            pairs = table.filter(~own).unique(["place", "hub"], maintain_order=True)
-            if waiting is not None:
-                pairs = pairs.join(waiting, on=["place", "hub"], how="semi", maintain_order="left")
-            pairs = pairs.join(leaders, on="hub", how="inner", maintain_order="left").filter(
-                pl.col("place") != pl.col("leader")
-            )
-            if pairs.height == 0:
-                continue
-            pairs = pairs.with_columns(
-                similarities(pairs.get_column("shingles"), pairs.get_column("leader_shingles"), measure).alias(
-                    "similarity"
-                )
-            )
+        rejected, kept, size = [], [], 0.0
+        for table in source:
+            pairs = _compared(table, leaders, waiting, measure)
             similar = pl.col("similarity") >= threshold
             yield pairs.filter(similar).select("place", pl.col("leader").alias("partner"), "similarity")
-            rejected.append(pairs.filter(~similar).select("place", "hub", "content"))
+            left_here = pairs.filter(~similar)
+            rejected.append(left_here.select("place", "hub", "content"))
+            if left_here.height and size <= WAITING_BYTES:
+                kept.append(table[left_here.get_column("row")])
+                size += kept[-1].estimated_size()
         left = pl.concat(rejected).sort("content", "place") if rejected else pl.DataFrame()
         if left.height == 0:
             return
         elected = left.unique("hub", keep="first", maintain_order=True)
-        leaders = _with_shingles(slices, elected)
         waiting = left.join(elected, on=["place", "hub"], how="anti").select("place", "hub")
         if waiting.height == 0:
             return
-
-
-def _with_shingles(slices: Slices, elected: pl.DataFrame) -> pl.DataFrame:
-    found = [
-        table.join(elected.select("place", "hub"), on=["place", "hub"], how="semi").select(
-            "hub", pl.col("place").alias("leader"), pl.col("shingles").alias("leader_shingles")
+        if size <= WAITING_BYTES:
+            source = kept
+        chosen = elected.select("place", "hub")
+        leaders = _Leaders(
+            pl.concat([_as_leaders(table.join(chosen, on=["place", "hub"], how="semi")) for table in source])
         )
-        for table in slices
-    ]
-    return pl.concat(found).unique("hub")
+
+
+def _as_leaders(table: pl.DataFrame) -> pl.DataFrame:
+    return table.select("hub", pl.col("place").alias("leader"), "shingles")
