@@ -55,13 +55,13 @@ def _hubs(slices: Slices) -> pl.DataFrame:
     found: pl.DataFrame | None = None
     for table in slices:
         part = table.sort(order).group_by("key", maintain_order=True).agg(
-            pl.first("content"), pl.first("place"), pl.n_unique("place").cast(pl.UInt64).alias("documents")
+            pl.first("content"), pl.first("place"), pl.min("place").alias("least"), pl.max("place").alias("most")
         )  # fmt: skip
         if found is not None:
             both = pl.concat([found, part]).sort(order)
             part = both.group_by("key", maintain_order=True).agg(
-                pl.first("content"), pl.first("place"), pl.sum("documents")
+                pl.first("content"), pl.first("place"), pl.min("least"), pl.max("most")
             )
         found = part
     assert found is not None
-    return found.filter(pl.col("documents") > 1).select("key", pl.col("place").alias("hub"))
+    return found.filter(pl.col("least") != pl.col("most")).select("key", pl.col("place").alias("hub"))
