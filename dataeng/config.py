@@ -22,20 +22,21 @@ import inspect
 import re
 import reprlib
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.scalarbool import ScalarBoolean
+from ruamel.yaml.error import YAMLError
 
 from dataeng.errors import ConfigError, nearest
+from dataeng.predicate import PredicateError
 from dataeng.stage import ExchangeStage, RowStage, Sink, Source, Stage
 from dataeng.stages import STAGES
+from dataeng.yaml_file import Place, YamlFile, unwrapped
 
 BOUNDS: dict[str, tuple[float, float, str]] = {
     "max_error_share": (0, 1, "a share from 0 to 1"),
@@ -47,8 +48,6 @@ SCALAR_KEYS = ("name", "description", "seed", "run", "keep_rejected_text", *BOUN
 PIPELINE_KEYS = (*SCALAR_KEYS, "sources", "stages")
 STEP_KEYS = ("where", "name")
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-MAX_FILE_BYTES = 1 << 20
-MAX_NODES = 100_000  # aliases can make a small file enormous
 
 
 @dataclass(frozen=True)
@@ -60,6 +59,21 @@ class Step:
     """The registered name or dotted path that the file uses."""
     stage: Stage
     where: str | None = None
+    places: Mapping[str, Place] = field(default_factory=dict, compare=False, repr=False)
+    """Where in the file the step is (``""``), its ``where``, its options and their items (``set.gopher.min_words``)."""
+
+    def place(self, option: str = "", offset: int | None = None) -> str:
+        """Returns ``file:line:column: `` of an option, or of the step; empty for a step that is from no file.
+
+        Args:
+          offset: a character of the option's value.
+        """
+        return _place(self.places, option, offset)
+
+
+def _place(places: Mapping[str, Place], option: str, offset: int | None) -> str:
+    found = places.get(option) or places.get(option.partition(".")[0]) or places.get("")
+    return f"{found.at(offset)}: " if found else ""
 
 
 @dataclass(frozen=True)
@@ -106,50 +120,6 @@ class Pipeline:
         return [step.key for step in (*self.sources, *self.steps) if step.key not in STAGES]
 
 
-class _File:
-    """A parsed YAML file that can say where in it something is."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise ConfigError(f"cannot read pipeline file {path}: {error.strerror}.") from error
-        if len(data) > MAX_FILE_BYTES:
-            raise ConfigError(f"{path} has {len(data)} bytes; a pipeline file has at most {MAX_FILE_BYTES}.")
-        try:
-            self.root = YAML(typ="rt", pure=True).load(data.decode("utf-8"))
-        except UnicodeDecodeError as error:
-            line = data.count(b"\n", 0, error.start) + 1
-            raise ConfigError(f"{path}:{line}: not UTF-8: byte {error.start} of the file is invalid.") from error
-        except MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-            problem = (error.problem or error.context or "invalid YAML").splitlines()[0]
-            raise ConfigError(f"{path}{where}: {problem}") from error
-        except YAMLError as error:
-            found = data[: getattr(error, "position", 0)].count(b"\n") + 1  # a character that YAML does not allow
-            raise ConfigError(f"{path}:{found}: {str(error).splitlines()[0]}") from error
-        except RecursionError as error:
-            raise ConfigError(f"{path}: lists or mappings are nested too deeply.") from error
-        if not isinstance(self.root, CommentedMap):
-            raise ConfigError(f"{path}:1:1: a pipeline is a mapping with the keys {', '.join(PIPELINE_KEYS)}.")
-
-    def error(self, message: str, node: Any, key: Any = None, value: bool = False) -> ConfigError:
-        """Returns an error that points at ``node[key]`` (at its value if ``value``), or at ``node``."""
-        try:
-            if key is None:
-                line, column = node.lc.line, node.lc.col
-            elif isinstance(node, CommentedSeq):
-                line, column = node.lc.item(key)
-            else:
-                line, column = node.lc.value(key) if value else node.lc.key(key)
-            where = f":{line + 1}:{column + 1}"
-        except (AttributeError, KeyError, IndexError, TypeError):
-            where = ""
-        return ConfigError(f"{self.path}{where}: {message}")
-
-
 def load_pipeline(path: Path, overrides: list[str] | None = None, allow_code: bool = False) -> Pipeline:
     """Reads a pipeline file and applies ``--set`` overrides.
 
@@ -161,7 +131,7 @@ def load_pipeline(path: Path, overrides: list[str] | None = None, allow_code: bo
     Raises:
       ConfigError: names file, line, column, what was found, and the nearest right name.
     """
-    file = _File(path)
+    file = YamlFile(path, "pipeline", PIPELINE_KEYS)
     root = file.root
     for key in root:
         if key not in PIPELINE_KEYS:
@@ -196,7 +166,7 @@ class _Entry:
     fields: dict[str, Any]
 
 
-def _entries(file: _File, kind: str, taken: set[str]) -> list[_Entry]:
+def _entries(file: YamlFile, kind: str, taken: set[str]) -> list[_Entry]:
     sequence = file.root.get(kind)
     if sequence is None:
         return []
@@ -214,7 +184,7 @@ def _entries(file: _File, kind: str, taken: set[str]) -> list[_Entry]:
     return entries
 
 
-def _entry(file: _File, sequence: CommentedSeq, index: int, node: Any) -> _Entry:
+def _entry(file: YamlFile, sequence: CommentedSeq, index: int, node: Any) -> _Entry:
     position = (sequence, index)
     if isinstance(node, str):
         return _Entry(node, position, node, _default_name(node), None, {})
@@ -228,14 +198,14 @@ def _entry(file: _File, sequence: CommentedSeq, index: int, node: Any) -> _Entry
     raw = node[keys[0]]
     if raw is not None and not isinstance(raw, CommentedMap):
         raise file.error(
-            f"'{key}' takes a mapping of its options, found {reprlib.repr(_unwrapped(raw))}", node, keys[0], value=True
+            f"'{key}' takes a mapping of its options, found {reprlib.repr(unwrapped(raw))}", node, keys[0], value=True
         )
     where, name = node.get("where"), node.get("name", _default_name(key))
     if where is not None and not isinstance(where, str):
         raise file.error("'where' is a predicate over columns, e.g. where: domain == 'web'", node, "where", value=True)
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise file.error(f"name {name!r} must match {NAME.pattern}", node, "name", value=True)
-    return _Entry(node, position, key, name, where, _plain(raw, file) if raw is not None else {})
+    return _Entry(node, position, key, name, where, file.plain(raw) if raw is not None else {})
 
 
 def _default_name(key: str) -> str:
@@ -243,36 +213,7 @@ def _default_name(key: str) -> str:
     return re.sub(r"[^a-z0-9_-]+", "_", key.rsplit(":", 1)[-1].lower()).strip("_-") or "stage"
 
 
-def _plain(node: Any, file: _File) -> Any:
-    """Returns ruamel's round-trip nodes as plain dicts, lists and scalars."""
-    budget = iter(range(MAX_NODES))
-
-    def convert(value: Any) -> Any:
-        if next(budget, None) is None:
-            raise ConfigError(f"{file.path}: more than {MAX_NODES} values, probably through aliases.")
-        if isinstance(value, dict):
-            return {str(key): convert(item) for key, item in value.items()}
-        if isinstance(value, list):
-            return [convert(item) for item in value]
-        return _unwrapped(value)
-
-    try:
-        return convert(node)
-    except RecursionError as error:
-        raise ConfigError(f"{file.path}: values are nested too deeply, probably an alias of itself.") from error
-
-
-def _unwrapped(value: Any) -> Any:
-    """Returns the plain value of a scalar; ruamel subclasses them to remember how they were written."""
-    if isinstance(value, ScalarBoolean):  # of an int, as nothing can subclass bool
-        return bool(value)
-    for kind in (bool, int, float, str):
-        if isinstance(value, kind):
-            return kind(value)
-    return value
-
-
-def _scalars(file: _File, root: CommentedMap) -> dict[str, Any]:
+def _scalars(file: YamlFile, root: CommentedMap) -> dict[str, Any]:
     expected: dict[str, type | tuple[type, ...]] = {
         "name": str, "description": str, "seed": int, "run": str,
         "max_error_share": (int, float), "keep_rejected_text": bool, "worker_memory_mb": int,
@@ -280,13 +221,13 @@ def _scalars(file: _File, root: CommentedMap) -> dict[str, Any]:
     }  # fmt: skip
     values: dict[str, Any] = {"name": re.sub(r"[^a-z0-9_-]+", "_", file.path.stem.lower()).strip("_-") or "pipeline"}
     for key, kinds in expected.items():
-        value = _unwrapped(root.get(key))
+        value = unwrapped(root.get(key))
         if value is None:
             continue
         wrong = not isinstance(value, kinds) or (isinstance(value, bool) and kinds is not bool)
         if wrong:
             names = kinds.__name__ if isinstance(kinds, type) else "number"
-            raise file.error(f"'{key}' is a {names}, found {reprlib.repr(_unwrapped(value))}", root, key, value=True)
+            raise file.error(f"'{key}' is a {names}, found {reprlib.repr(unwrapped(value))}", root, key, value=True)
         values[key] = value
     for key, (least, most, expected_number) in BOUNDS.items():
         if not least <= values.get(key, least) <= most:
@@ -333,7 +274,7 @@ def _apply_override(override: str, root: CommentedMap, entries: list[_Entry]) ->
         fields[rest[0]] = value
 
 
-def _build(file: _File, entry: _Entry, kinds: Any, allow_code: bool, seed: int | None) -> Step:
+def _build(file: YamlFile, entry: _Entry, kinds: Any, allow_code: bool, seed: int | None) -> Step:
     sequence, index = entry.position
     cls = _stage_class(file, entry, allow_code)
     if not issubclass(cls, kinds):
@@ -342,16 +283,39 @@ def _build(file: _File, entry: _Entry, kinds: Any, allow_code: bool, seed: int |
     fields = dict(entry.fields)
     if "seed" in cls.model_fields and seed is not None:
         fields.setdefault("seed", seed)
+    places = _places(file, entry)
     try:
         stage = cls.model_validate(fields, context={"base": file.path.resolve().parent})
     except ValidationError as error:
         raise _field_error(file, entry, cls, error) from error
+    except PredicateError as error:
+        raise ConfigError(f"{_place(places, error.option, error.offset)}{entry.key}: {error}") from error
     if entry.where is not None and not issubclass(cls, RowStage):
         raise file.error("'where' works on stages that look at one document at a time", entry.node, "where")
-    return Step(entry.name, entry.key, stage, entry.where)
+    return Step(entry.name, entry.key, stage, entry.where, places)
 
 
-def _stage_class(file: _File, entry: _Entry, allow_code: bool) -> type[Stage]:
+def _places(file: YamlFile, entry: _Entry) -> dict[str, Place]:
+    """Returns where in the file a step, its options and their items are; what an override changed is not in it."""
+    places = {"": file.place(*entry.position)}
+    if not isinstance(entry.node, CommentedMap):
+        return places
+    if entry.node.get("where") == entry.where is not None:
+        places["where"] = file.place(entry.node, "where", value=True)
+    options = entry.node[next(key for key in entry.node if key not in STEP_KEYS)]
+    _note_places(file, options, "", 3, places)
+    return places
+
+
+def _note_places(file: YamlFile, node: Any, prefix: str, depth: int, places: dict[str, Place]) -> None:
+    if not depth or not isinstance(node, CommentedMap | CommentedSeq):
+        return
+    for key in node if isinstance(node, CommentedMap) else range(len(node)):
+        places[f"{prefix}{key}"] = file.place(node, key, value=True)
+        _note_places(file, node[key], f"{prefix}{key}.", depth - 1, places)
+
+
+def _stage_class(file: YamlFile, entry: _Entry, allow_code: bool) -> type[Stage]:
     sequence, index = entry.position
     node, key = (entry.node, entry.key) if isinstance(entry.node, CommentedMap) else (sequence, index)
     dotted = STAGES.get(entry.key)
@@ -373,7 +337,7 @@ def _stage_class(file: _File, entry: _Entry, allow_code: bool) -> type[Stage]:
     return found
 
 
-def _field_error(file: _File, entry: _Entry, cls: type[Stage], error: ValidationError) -> ConfigError:
+def _field_error(file: YamlFile, entry: _Entry, cls: type[Stage], error: ValidationError) -> ConfigError:
     """Turns one of pydantic's complaints into one that points into the file."""
     problems = error.errors()
     # A misspelt option first: where it is a required one, "missing" is a complaint about the same mistake.

@@ -25,6 +25,11 @@ class DataengError(Exception):
 class ConfigError(DataengError):
     """A pipeline file, a preset or an override is wrong."""
 
+    def __init__(self, message: str, option: str = "") -> None:
+        super().__init__(message)
+        self.option = option
+        """The stage's option that is wrong (``presets.0``, ``set.gopher.min_words``), where it is known."""
+
 
 class PlanError(DataengError):
     """A well-formed pipeline that cannot run: a missing column, an artifact nobody makes, no input."""

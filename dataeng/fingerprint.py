@@ -15,6 +15,7 @@ from typing import Any
 from dataeng.config import Step
 from dataeng.errors import InputError
 from dataeng.formats.atomic import sha256_file
+from dataeng.stage import ExchangeStage
 
 ALWAYS = ("polars", "pyarrow")
 """Libraries that decide the output of every stage."""
@@ -28,17 +29,25 @@ def environment() -> dict[str, str]:
     }
 
 
-def step_recipe(step: Step) -> dict[str, Any]:
-    """Returns what decides a step's output, apart from the data: its options, code, libraries and models."""
+def step_recipe(step: Step, emits: bool = False) -> dict[str, Any]:
+    """Returns what decides a step's output, apart from the data: its options, code, libraries and models.
+
+    Args:
+      emits: only what decides the rows that an exchange emits.
+    """
     stage = step.stage
+    config = json.loads(stage.model_dump_json())
+    if emits and isinstance(stage, ExchangeStage):
+        config = {name: value for name, value in config.items() if name not in stage.not_emitted}
     return {
         "stage": step.key,
-        "config": json.loads(stage.model_dump_json()),
+        "config": config,
         "where": step.where,
         "version": stage.version,
         "source": _source_hash(type(stage), bool(stage.kernels)),
         "libraries": {name: _library_version(name) for name in (*ALWAYS, *stage.libraries)},
         "models": _model_hashes(step),
+        "side_inputs": {} if emits else dict(stage.side_inputs()),
     }
 
 

@@ -19,12 +19,12 @@ from typing import Any, Literal
 
 import polars as pl
 
+from dataeng.column_check import Schema, checked_columns
 from dataeng.config import Pipeline, Step, iter_steps
 from dataeng.document import DETAIL, IDENTITY, REASON
-from dataeng.errors import ConfigError, InputError, PlanError, nearest
+from dataeng.errors import InputError, PlanError
 from dataeng.fingerprint import digest, environment, step_recipe
-from dataeng.predicate import parse_predicate
-from dataeng.stage import Columns, ExchangeStage, InputFile, RowStage, Sink, Source
+from dataeng.stage import ExchangeStage, InputFile, RowStage, Sink, Source
 
 ENGINE_VERSION = 2
 """Raise it when the engine itself writes something different for the same stages."""
@@ -32,8 +32,6 @@ MIN_PARTITIONS, MAX_PARTITIONS = 4, 65_536
 PARTITION_BYTES_PER_MB = 512 << 10
 """Bytes of input per partition for every MB that a worker may use: half of its memory. What is emitted about a document
 is mostly smaller than the document, and a reducer holds several copies of it."""
-
-Schema = dict[str, pl.DataType]
 
 
 @dataclass(frozen=True)
@@ -104,6 +102,7 @@ def make_plan(pipeline: Pipeline) -> Plan:
       PlanError: a missing column, an unknown name in a predicate, an artifact nobody makes, stages out of order.
       InputError: a source without files.
     """
+    pipeline = _with_followers(pipeline)
     phases = _fold_schemas(pipeline, _split_into_phases(pipeline))
     files = [(step, file) for step in pipeline.sources for file in _source_files(pipeline, step)]
     _check_names(files)
@@ -117,6 +116,18 @@ def make_plan(pipeline: Pipeline) -> Plan:
     for step in iter_steps(pipeline):
         step.stage.check()
     return Plan(pipeline, tuple(phases), tasks, recipes)
+
+
+def _with_followers(pipeline: Pipeline) -> Pipeline:
+    """Tells stages that they are planned, and puts behind exchanges the stages that follow them."""
+    steps: list[Step] = []
+    for step in pipeline.steps:
+        stage = step.stage.planned(pipeline.run_dir)
+        steps.append(replace(step, stage=stage))
+        follower = stage.follower(step.name) if isinstance(stage, ExchangeStage) else None
+        if follower is not None:  # no name of a user's has a dot
+            steps.append(Step(f"{step.name}.index", step.key, follower))
+    return replace(pipeline, steps=tuple(steps))
 
 
 def _with_partitions(pipeline: Pipeline, input_bytes: int) -> Pipeline:
@@ -215,10 +226,14 @@ def _split_into_phases(pipeline: Pipeline) -> list[Phase]:
     for step in pipeline.steps:
         stage = step.stage
         if sinks and not isinstance(stage, Sink):
-            raise PlanError(f"'{step.name}' comes after the sink '{sinks[-1].name}'; sinks end a pipeline.")
+            raise PlanError(
+                f"{step.place()}'{step.name}' comes after the sink '{sinks[-1].name}'; sinks end a pipeline."
+            )
         for needed in stage.needs_artifacts():
             if needed not in artifacts:
-                raise PlanError(f"'{step.name}' needs the artifact '{needed}', which no stage before it makes.")
+                raise PlanError(
+                    f"{step.place()}'{step.name}' needs the artifact '{needed}', which no stage before it makes."
+                )
         if isinstance(stage, RowStage):
             rows.append(step)
         elif isinstance(stage, Sink):
@@ -250,7 +265,8 @@ def _split_into_phases(pipeline: Pipeline) -> list[Phase]:
             for artifact in stage.artifacts():
                 if artifact in artifacts:
                     raise PlanError(
-                        f"'{step.name}' would make the artifact '{artifact}' a second time; keep one stage."
+                        f"{step.place()}'{step.name}' would make the artifact '{artifact}' a second time; "
+                        "keep one stage."
                     )
             artifacts.update(stage.artifacts())
             if stage.artifacts():
@@ -262,6 +278,7 @@ def _split_into_phases(pipeline: Pipeline) -> list[Phase]:
 def _fold_schemas(pipeline: Pipeline, phases: list[Phase]) -> list[Phase]:
     """Takes the columns through every stage; a column that is missing anywhere stops the plan here."""
     schema: Schema = {}
+    before: list[Step] = []
     folded = []
     for phase in phases:
         if phase.kind != "rows":
@@ -280,40 +297,28 @@ def _fold_schemas(pipeline: Pipeline, phases: list[Phase]) -> list[Phase]:
             _merge(schema, {**columns.adds, **columns.signals}, phase.applies)
             signals.update(columns.signals)
         for step in row_steps:
-            columns = _checked_columns(step, schema)
+            columns = checked_columns(step, schema, before)
+            before.append(step)
             _merge(schema, {**columns.adds, **columns.signals}, step)
             signals.update(columns.signals)
             for column in columns.removes:
                 schema.pop(column, None)
         for end in (*([phase.emits_to] if phase.emits_to else []), *phase.sinks):
-            _checked_columns(end, schema)
+            checked_columns(end, schema, before)
         folded.append(Phase(**{**phase.__dict__, "schema": dict(schema), "signals": signals}))
     return folded
-
-
-def _checked_columns(step: Step, schema: Schema) -> Columns:
-    try:
-        columns = step.stage.columns()
-        predicate = parse_predicate(step.where) if step.where is not None else None
-    except ConfigError as error:
-        raise PlanError(f"'{step.name}': {error}") from error
-    for column in (*columns.reads, *(sorted(predicate.columns) if predicate else ())):
-        if column not in schema:
-            raise PlanError(f"'{step.name}' reads the column '{column}', which is not there{nearest(column, schema)}")
-    if predicate is not None:
-        try:
-            predicate.check_type(schema)
-        except ConfigError as error:
-            raise PlanError(f"'{step.name}': {error}") from error
-    return columns
 
 
 def _merge(schema: Schema, added: Mapping[str, pl.DataType], step: Step) -> None:
     for column, dtype in added.items():
         if column in (REASON, DETAIL):
-            raise PlanError(f"'{step.name}' adds the column '{column}', which the engine keeps for itself.")
+            raise PlanError(
+                f"{step.place()}'{step.name}' adds the column '{column}', which the engine keeps for itself."
+            )
         if column in schema and schema[column] != dtype:
-            raise PlanError(f"'{step.name}' adds '{column}' as {dtype}; it is already there as {schema[column]}.")
+            raise PlanError(
+                f"{step.place()}'{step.name}' adds '{column}' as {dtype}; it is already there as {schema[column]}."
+            )
         schema[column] = dtype
 
 
@@ -326,7 +331,12 @@ def _recipe(pipeline: Pipeline, phase: Phase, files: list[tuple[Step, InputFile]
         ("sink:", phase.sinks),
         ("reduce:", (phase.exchange,)),
     ]
-    steps = {prefix + step.name: step_recipe(step) for prefix, group in named for step in group if step is not None}
+    steps = {
+        prefix + step.name: step_recipe(step, emits=prefix == "emit:")
+        for prefix, group in named
+        for step in group
+        if step is not None
+    }
     recipe: dict[str, Any] = {
         "engine": ENGINE_VERSION,
         "environment": environment(),

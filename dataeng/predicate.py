@@ -14,6 +14,7 @@ with null, and a division by zero, is null: not true.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -48,6 +49,15 @@ _ARITHMETIC: dict[type[ast.operator], Callable[[pl.Expr, pl.Expr], pl.Expr]] = {
 }
 
 
+class PredicateError(ConfigError):
+    """A predicate is wrong."""
+
+    def __init__(self, message: str, offset: int | None = None, option: str = "") -> None:
+        super().__init__(message, option)
+        self.offset = offset
+        """The character of the predicate at which it is wrong, from 0; None for all of it."""
+
+
 @dataclass(frozen=True)
 class Predicate:
     """A parsed predicate."""
@@ -72,11 +82,17 @@ class Predicate:
         if dtype != pl.Boolean():
             raise ConfigError(f"predicate '{self.text}' is {dtype}; expected a comparison or other Boolean")
 
+    def offset_of(self, name: str) -> int | None:
+        """Returns the first character at which the predicate names a column or parameter, from 0."""
+        found = re.search(rf"(?<!\w){re.escape(name)}(?!\w)", self.text)
+        return found.start() if found else None
+
     def check(self, known: Iterable[str]) -> None:
         """Raises `ConfigError` if a column is not among ``known``."""
         known = set(known)
         for column in sorted(self.columns - known):
-            raise ConfigError(f"predicate '{self.text}': no column '{column}'{nearest(column, known)}")
+            message = f"predicate '{self.text}': no column '{column}'{nearest(column, known)}"
+            raise PredicateError(message, self.offset_of(column))
 
 
 def parse_predicate(text: str, parameters: Mapping[str, Value | PerLanguage] | None = None) -> Predicate:
@@ -91,8 +107,10 @@ def parse_predicate(text: str, parameters: Mapping[str, Value | PerLanguage] | N
     try:
         tree = ast.parse(text, mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        place = f" at character {error.offset}" if isinstance(error, SyntaxError) and error.offset else ""
-        raise ConfigError(f"predicate '{text}' is not an expression{place}") from error
+        offset = error.offset if isinstance(error, SyntaxError) and error.lineno == 1 else None
+        place = f" at character {offset}" if offset else ""
+        message = f"predicate '{text}' is not an expression{place}"
+        raise PredicateError(message, offset - 1 if offset else None) from error
     builder = _Builder(text, parameters or {})
     expr = builder.build(tree.body)
     return Predicate(text, expr, frozenset(builder.columns), frozenset(builder.used), builder.sides(tree.body))
@@ -208,10 +226,11 @@ class _Builder:
         self.columns.add(name)
         return pl.col(name)
 
-    def _refuse(self, node: ast.expr, why: str = "") -> ConfigError:
+    def _refuse(self, node: ast.expr, why: str = "") -> PredicateError:
         piece = ast.get_source_segment(self.text, node) or type(node).__name__
         reason = why or "only comparisons, and/or/not, arithmetic, in, names, numbers and strings are accepted"
         lines = self.text.split("\n")
         line = lines[min(node.lineno, len(lines)) - 1].encode()
         character = len(line[: node.col_offset].decode(errors="replace")) + 1  # Python counts bytes
-        return ConfigError(f"predicate '{self.text}', at '{piece}' (character {character}): {reason}")
+        message = f"predicate '{self.text}', at '{piece}' (character {character}): {reason}"
+        return PredicateError(message, character - 1 if node.lineno == 1 else None)

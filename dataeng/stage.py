@@ -15,7 +15,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar, Protocol, Self
 
 import polars as pl
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
@@ -43,6 +43,10 @@ class Columns:
     signals: Mapping[str, pl.DataType] = field(default_factory=dict)
     """Also added, and kept for every document, dropped or not, in the run's `signals` table."""
     removes: tuple[str, ...] = ()
+    read_by: Mapping[str, str] = field(default_factory=dict)
+    """Which option asks for a column (``presets.0``), where one does: an error then points at it."""
+    hints: Mapping[str, str] = field(default_factory=dict)
+    """Where a column comes from that the stage reads, if that is not obvious; said where it is missing."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,10 @@ class Stage(BaseModel):
         """Returns the columns that this stage, as configured, reads, adds and removes."""
         return Columns(reads=("text",))
 
+    def remedy(self, column: str) -> str:
+        """Returns how this stage would add a column if configured otherwise (``signals: all``), or nothing."""
+        return ""
+
     def needs_artifacts(self) -> tuple[str, ...]:
         """Returns names of artifacts (e.g. ``"tokenizer"``) that an earlier stage must make."""
         return ()
@@ -94,6 +102,19 @@ class Stage(BaseModel):
     def model_files(self) -> tuple[Path, ...]:
         """Returns files besides the input whose content decides the output (models, word lists)."""
         return ()
+
+    def planned(self, run_dir: Path) -> Self:
+        """Returns the stage with what is known only when a run is planned, e.g. which segments an index has by now.
+
+        Raises:
+          PlanError: what it finds does not fit.
+        """
+        return self
+
+    def side_inputs(self) -> Mapping[str, str]:
+        """Returns what else decides the output, by name: something too large to be hashed with every plan, and which
+        has a hash of its content already, as an index has."""
+        return {}
 
     def check(self) -> None:
         """Raises a `DataengError` if a model file is missing or damaged. Called before anything runs."""
@@ -169,6 +190,9 @@ class ExchangeStage(Stage):
         le=65_536,
         description="Into how many parts the corpus-wide table is split; null goes by the size of the input",
     )
+
+    not_emitted: ClassVar[tuple[str, ...]] = ()
+    """Options that `emit` does not look at: changing one does not run again what comes before the exchange."""
 
     @property
     def num_partitions(self) -> int:
@@ -272,6 +296,25 @@ class ExchangeStage(Stage):
     def artifacts(self) -> Mapping[str, str]:
         """Returns artifact name → file, relative to the run folder, that the last step creates."""
         return {}
+
+    def follower(self, name: str) -> ExchangeStage | None:
+        """Returns a stage that is put right behind this one, where it sees what this one left.
+
+        Args:
+          name: what the pipeline calls this stage; the follower's outputs are kept apart by it.
+        """
+        return None
+
+    def finish(self, run_dir: Path, files: Mapping[str, str]) -> list[Path]:
+        """Called once, when all tasks of the last step have committed.
+
+        Args:
+          files: those that reducers created, name relative to the run folder → SHA-256, in order of step and task.
+
+        Returns:
+          The files that it wrote; the run notices when one of them goes missing or changes.
+        """
+        return []
 
 
 class SinkWriter(Protocol):

@@ -57,17 +57,29 @@ def test_the_commands_of_the_readme_run_one_after_the_other(workplace: Path) -> 
     assert all(float(row[4]) < float(row[2]) for row in table), table
 
 
-def test_getting_started_and_quality_show_commands_that_run(workplace: Path) -> None:
+def test_the_guides_show_commands_that_run(workplace: Path) -> None:
     commands = [
         line.removeprefix("$ ")
-        for page in ("docs/getting_started.md", "docs/quality.md")  # the second looks at the run of the first
+        for page in ("docs/getting_started.md", "docs/quality.md", "docs/dedup.md")  # all in one folder
         for block in blocks(ROOT / page, "console")
         for line in block.splitlines()
         if line.startswith("$ ") and not line.startswith("$ trainer")  # the README's test trains
     ]
-    assert len(commands) >= 10
+    assert len(commands) >= 13
     printed = shell("\n".join(commands), workplace)
     assert "documents judged again" in printed and "agree on" in printed and "BROKEN FIRST" in printed
+    assert "8 documents  nearly_same, minhash" in printed
+
+
+def test_the_dedup_index_page_shows_commands_that_run_and_what_they_print(tmp_path: Path) -> None:
+    page = ROOT / "docs/dedup_index.md"
+    for block in blocks(page, "yaml"):
+        (tmp_path / block.splitlines()[0].removeprefix("# ")).write_text(block)
+    lines = [line for block in blocks(page, "console") for line in block.splitlines()]
+    commands = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+    printed = {line.strip() for line in shell("\n".join(commands), tmp_path).splitlines()}
+    shown = [line.strip() for line in lines if not line.startswith("$ ")]
+    assert len(commands) == 7 and [line for line in shown if line not in printed] == []
 
 
 def test_the_preset_of_the_docs_works(tmp_path: Path) -> None:
@@ -76,7 +88,7 @@ def test_the_preset_of_the_docs_works(tmp_path: Path) -> None:
     (tmp_path / "rules/docs.yaml").write_text(preset)
     (tmp_path / "in.jsonl").write_text('{"text": "too few words", "language": "en"}\n')
     source = "name: own\nsources:\n  - read_files: {paths: [in.jsonl]}\n"
-    signals = "stages:\n  - identify_language: {min_score: 0}\n  - quality_signals:\n"
+    signals = "stages:\n  - identify_language: {min_score: 0}\n  - quality_signals: {signals: all}\n"
     (tmp_path / "pipeline.yaml").write_text(source + signals + stages.removeprefix("stages:\n"))
     assert "docs_too_few_words 1" in shell("dataeng run pipeline.yaml --scheduler inline", tmp_path)
 
@@ -143,7 +155,10 @@ def test_every_verb_and_every_table_is_in_the_docs() -> None:
         name = command.name or (command.callback.__name__ if command.callback else "")
         assert f"dataeng {name}" in text, name
     tables = (ROOT / "docs/run_folder.md").read_text()
-    for view in ("documents", "rejects", "signals", "stages", "drops", "dedup", "packs", "training", "training_steps"):
+    for view in (
+        "documents", "rejects", "signals", "stages", "drops", "dedup", "clusters", "alarms", "packs", "training",
+        "training_steps",
+    ):  # fmt: skip
         assert f"| `{view}` |" in tables
 
 

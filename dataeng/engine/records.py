@@ -112,12 +112,17 @@ def write_phase_manifest(
         "format_version": 1,
         "phase": phase,
         "recipe": recipe,
-        "finished": {str(path.relative_to(run_dir)): sha256_file(path) for path in finished},
+        "finished": {_name_of(path, run_dir): sha256_file(path) for path in finished},
         "tasks": [
             {"fingerprint": r.fingerprint, "sha256": sha256_file(record_path(run_dir, phase, r.index))} for r in records
         ],
     }
     write_json(manifest_path(run_dir, phase), value)
+
+
+def _name_of(path: Path, run_dir: Path) -> str:
+    """Returns a path relative to the run folder; what is elsewhere (an index) by its whole path."""
+    return str(path.relative_to(run_dir) if path.is_relative_to(run_dir) else path.resolve())
 
 
 def read_phase_manifest(run_dir: Path, phase: str) -> dict[str, Any] | None:

@@ -137,10 +137,17 @@ def _compare_step(name: str, old: dict[str, Any], new: dict[str, Any]) -> list[s
     for library, version in new["libraries"].items():
         if old["libraries"].get(library) != version:
             found.append(f"code: {library} {old['libraries'].get(library)} → {version} (used by {name})")
+    found += _compare_side_inputs(old.get("side_inputs", {}), new["side_inputs"])
     for model, content in new["models"].items():
         if old["models"].get(model) != content:
             found.append(f"config: the file {model} of {name} changed")
     return found
+
+
+def _compare_side_inputs(old: dict[str, str], new: dict[str, str]) -> list[str]:
+    found = [f"{name} is new" for name in new if name not in old]
+    found += [f"{name} is gone" for name in old if name not in new]
+    return found + [f"{name} changed" for name in new if name in old and old[name] != new[name]]
 
 
 def _compare_input(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

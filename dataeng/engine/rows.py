@@ -365,4 +365,5 @@ def _source_schema(phase: Phase) -> dict[str, pl.DataType]:
 def stage_key(step: Step, artifacts: dict[str, Path]) -> str:
     """Returns a key under which a process keeps a stage that is set up."""
     used = {name: [str(artifacts[name]), artifacts[name].stat().st_mtime_ns] for name in step.stage.needs_artifacts()}
-    return json.dumps([step.key, step.stage.model_dump_json(), used], sort_keys=True)
+    side_inputs = dict(step.stage.side_inputs())
+    return json.dumps([step.key, step.stage.model_dump_json(), used, side_inputs], sort_keys=True)

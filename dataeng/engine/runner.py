@@ -175,9 +175,20 @@ class _Runner:
             assert isinstance(step.stage, Sink)
             shards = [shard for record in records for shard in record.shards[step.name]]
             finished += step.stage.finish(self.run_dir, shards)
+        finished += self._finish_exchange(phase, records)
         write_phase_manifest(self.run_dir, phase.name, self.plan.recipes[phase.name], records, finished)
         self.result.records[phase.name] = records
         self.progress.phase_done(phase, time.perf_counter() - start)
+
+    def _finish_exchange(self, phase: Phase, records: list[TaskRecord]) -> list[Path]:
+        """Tells an exchange that its last step is complete."""
+        stage = phase.exchange.stage if phase.exchange else None
+        if not isinstance(stage, ExchangeStage) or phase.exchange_step < len(stage.steps()) - 1:
+            return []
+        before = [other.name for other in self.plan.phases if other.exchange is phase.exchange and other is not phase]
+        groups = [*(self.result.records[name] for name in before), records]
+        files = [file for group in groups for record in group for file in record.files if file.kind == "sink"]
+        return stage.finish(self.run_dir, {file.name: file.sha256 for file in files})
 
     def _check_errors(self, phase: Phase, records: list[TaskRecord]) -> None:
         """Fails a phase in which a stage broke on all, or on too many, documents of all tasks together."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 #: Kernel modules that have something to compile. Each has a ``warm_up()`` that runs it on a tiny example.
 KERNELS = (
     "signals",
+    "extended_signals",
     "minhash",
     "shingle_sets",
     "datasketch_signatures",
@@ -26,6 +27,9 @@ KERNELS = (
     "normalization",
     "ngrams",
     "bloom",
+    "sequences",
+    "substrings",
+    "cutting",
 )
 
 

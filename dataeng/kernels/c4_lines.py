@@ -1,8 +1,10 @@
 """Line removal of C4: what to keep of every text, copied into a new column.
 
 Sources, whose order of steps is kept: ``tensorflow_datasets/text/c4_utils.py`` (``clean_page``) and datatrove 0.10.1,
-``C4QualityFilter``. Lines are those of ``str.splitlines``, words those of ``str.split``, sentences are cut as in
-`dataeng.kernels.signals`.
+``C4QualityFilter``. Lines are those of ``str.splitlines``, words those of ``str.split``. Sentences are those of spaCy's
+sentencizer, which datatrove runs, on spaCy's words (`dataeng.kernels.words`): one ends with a word that is one terminal
+sign, and the next begins with a word that is more than signs, or with extra white space, which is a word to spaCy.
+TensorFlow Datasets runs NLTK's Punkt instead.
 
 Letters of phrases match in any ASCII case; see `dataeng.kernels.phrases` for the two characters this leaves out.
 """
@@ -14,13 +16,25 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dataeng.kernels.characters import LETTER_J, PUNCTUATION, SPACE, TERMINAL, class_table
+from dataeng.kernels.characters import LETTER_J, SPACE, TERMINAL, class_table
 from dataeng.kernels.compiling import called, inlined, kernel
-from dataeng.kernels.lines import DECIMAL, Edited, character_table, class_at, series_of, skip_white, skip_white_back
+from dataeng.kernels.lines import (
+    DECIMAL,
+    SIGN,
+    WHITE,
+    Edited,
+    character_table,
+    class_at,
+    series_of,
+    skip_white,
+    skip_white_back,
+)
 from dataeng.kernels.phrases import CURLY, JAVASCRIPT, LONG_WORD, LOREM, POLICY, mentions_javascript, phrase_flag
-from dataeng.kernels.signals import CITATION_NEEDED, EDIT, ends_sentence
 from dataeng.kernels.text import TextBuffers, decode, signed
+from dataeng.kernels.words import split_chunk
 
+EDIT = np.frombuffer(b"[edit]", np.uint8)
+CITATION_NEEDED = np.frombuffer(b"[citation needed]", np.uint8)
 BRACKET = 32  # flag of a line besides those of `phrases`: it has a "["
 
 #: What is counted per text.
@@ -71,54 +85,96 @@ def line_break(data: NDArray[np.uint8], i: int, stop: int) -> tuple[int, int]:
 
 
 @called
+def sentences_in_pieces(
+    data: NDArray[np.uint8],
+    start: int,
+    cuts: NDArray[np.int32],
+    num_pieces: int,
+    ended: bool,
+    classes: NDArray[np.uint16],
+    white: NDArray[np.uint8],
+) -> tuple[int, bool]:
+    """Returns how many sentences start in a chunk, given where its words end, and whether the last one has ended."""
+    sentences, i = 0, start
+    for k in range(num_pieces):
+        stop = start + cuts[k]
+        chars, terminal, only_signs = 0, False, True
+        while i < stop:
+            code_point, size = signed(data[i]), 1
+            if code_point >= 128:
+                code_point, size = decode(data, i, stop)
+            terminal = classes[code_point] & TERMINAL != 0
+            only_signs = only_signs and white[code_point] & SIGN != 0
+            chars += 1
+            i += size
+        if chars == 1 and terminal:
+            ended = True
+        elif ended and not only_signs:
+            sentences += 1
+            ended = False
+    return sentences, ended
+
+
+@called
 def scan_line(
-    data: NDArray[np.uint8], start: int, stop: int, classes: NDArray[np.uint16], max_word_chars: int
+    data: NDArray[np.uint8],
+    start: int,
+    stop: int,
+    classes: NDArray[np.uint16],
+    white: NDArray[np.uint8],
+    max_word_chars: int,
+    cuts: NDArray[np.int32],
+    suffixes: NDArray[np.int32],
 ) -> tuple[int, int, int]:
-    """Returns words (``str.split``), flags and sentences of a line."""
+    """Returns words (``str.split``), flags and sentences of a line, which has no white space around it."""
     words, flags, sentences = 0, 0, 1
     ended = False
     i = start
     while i < stop:
-        byte = data[i]
-        size = 1
-        if byte < 128:
-            kind = signed(classes[byte])
-        else:
-            code_point, size = decode(data, i, stop)
-            kind = signed(classes[code_point])
-        if kind & SPACE:
+        gap = i
+        while i < stop:
+            kind, size = class_at(data, i, stop, white)
+            if not kind & WHITE:
+                break
             i += size
-            continue
-        chunk, chars, any_kind, all_kind = i, 0, 0, 0xFFFF
+        if ended and (i - gap > 1 or data[gap] != 32):
+            sentences += 1
+            ended = False
+        chunk, chars, any_kind, only_signs = i, 0, 0, True
         while i < stop:
             byte = data[i]
-            size = 1
+            code_point, size = signed(byte), 1
             if byte < 128:
-                kind = signed(classes[byte])
                 if byte == 123:
                     flags |= CURLY
                 elif byte == 91:
                     flags |= BRACKET
             else:
                 code_point, size = decode(data, i, stop)
-                kind = signed(classes[code_point])
+            kind = signed(classes[code_point])
             if kind & SPACE:
                 break
+            only_signs = only_signs and white[code_point] & SIGN != 0
             any_kind |= kind
-            all_kind &= kind
             chars += 1
             i += size
         words += 1
         if 0 <= max_word_chars < chars:
             flags |= LONG_WORD
-        if ended and not all_kind & PUNCTUATION:
+        if any_kind & TERMINAL:
+            num_pieces = 1
+            if chars == 1:
+                cuts[0] = i - chunk
+            else:
+                num_pieces = split_chunk(data, chunk, i, classes, cuts, suffixes)
+            started, ended = sentences_in_pieces(data, chunk, cuts, num_pieces, ended, classes, white)
+            sentences += started
+        elif ended and not only_signs:
             sentences += 1
             ended = False
         flags |= phrase_flag(data, chunk, start, stop)
         if any_kind & LETTER_J and mentions_javascript(data, chunk, i):
             flags |= JAVASCRIPT
-        if any_kind & TERMINAL and ends_sentence(data, chunk, i, classes):
-            ended = True
     return words, flags, sentences
 
 
@@ -187,6 +243,10 @@ def remove_c4_kernel(
     counts: NDArray[np.int64],
     reasons: NDArray[np.uint8],
 ) -> None:
+    longest = 1
+    for text in range(offsets.shape[0] - 1):
+        longest = max(longest, offsets[text + 1] - offsets[text])
+    cuts, suffixes = np.empty(longest, np.int32), np.empty(longest, np.int32)
     o = 0
     out_offsets[0] = 0
     for text in range(offsets.shape[0] - 1):
@@ -206,7 +266,7 @@ def remove_c4_kernel(
             for j in range(last - first):
                 out[at + j] = data[first + j]
             stop_at = at + last - first
-            words, flags, sentences = scan_line(out, at, stop_at, classes, max_word_chars)
+            words, flags, sentences = scan_line(out, at, stop_at, classes, white, max_word_chars, cuts, suffixes)
             if flags & LONG_WORD:
                 row[2] += 1
                 continue
@@ -214,7 +274,7 @@ def remove_c4_kernel(
                 cut = cut_citations(out, at, stop_at, white)
                 if cut < stop_at:
                     stop_at = cut
-                    words_left, flags, sentences = scan_line(out, at, stop_at, classes, -1)
+                    words_left, flags, sentences = scan_line(out, at, stop_at, classes, white, -1, cuts, suffixes)
                     if words_after_citations:
                         words = words_left
             if needs_end and not is_terminated(out, at, stop_at, end_marks):

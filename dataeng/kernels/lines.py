@@ -6,6 +6,7 @@ Here a line is a piece between two ``\\n``.
 from __future__ import annotations
 
 import functools
+import unicodedata
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 # Bits of the class table (uint8): what Python's str says of a single character.
 WHITE, UPPERCASE, NUMERAL, DECIMAL, ALPHANUMERIC = 1, 2, 4, 8, 16  # isspace isupper isdigit isdecimal isalnum
+SIGN = 32  # Unicode category P, spaCy's `is_punct`
 
 #: Characters that have such properties all lie below.
 _LAST_PLANE = 0x40000
@@ -36,6 +38,7 @@ def character_table() -> NDArray[np.uint8]:
     known[digits] |= NUMERAL
     known[np.strings.isdecimal(characters)] |= DECIMAL
     known[np.strings.isalnum(characters)] |= ALPHANUMERIC
+    known[[unicodedata.category(chr(i))[0] == "P" for i in range(_LAST_PLANE)]] |= SIGN
     table.flags.writeable = False
     return table
 

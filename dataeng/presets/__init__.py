@@ -10,6 +10,8 @@ A preset is a YAML file::
         drop: quality_symbol_free_words < min_doc_words
         source: optional, where this rule differs from the preset's source
         note: optional
+    aliases: {least_words: min_doc_words}   # optional: other names of parameters, such as the source's own
+    columns: {perplexity: a stage of your own adds it}   # optional: where a column comes from that no signal stage adds
 
 Rules apply in order, and the first one that a document breaks is its reason. A parameter that is null switches its
 rules off. A parameter may be a mapping from language to number; its rules then judge documents in those languages only.
@@ -19,20 +21,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
-
-import polars as pl
+from typing import TYPE_CHECKING
 
 from dataeng.errors import ConfigError, nearest
-from dataeng.predicate import LANGUAGE, Predicate, parse_predicate
+from dataeng.predicate import Predicate, parse_predicate
+
+if TYPE_CHECKING:
+    from dataeng.yaml_file import Place
 
 Parameter = float | int | None | Mapping[str, float | int | None]
 
 _FOLDER = Path(__file__).parent
-_PRESET_KEYS = {"name", "source", "parameters", "rules", "note"}
-_RULE_KEYS = {"name", "drop", "source", "note"}
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Rule:
     drop: str
     source: str
     note: str = ""
+    place: Place | None = field(default=None, compare=False)
+    """Where the predicate is written."""
 
     def predicate(self, parameters: Mapping[str, Parameter]) -> Predicate:
         """Returns the rule's predicate, with these values for its parameters."""
@@ -58,6 +61,10 @@ class Preset:
     parameters: Mapping[str, Parameter]
     rules: tuple[Rule, ...]
     note: str = ""
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    """Other names of parameters → the parameters; ``set`` takes both."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Columns that no signal stage adds → where they come from; said where one is missing."""
 
     @property
     def family(self) -> str:
@@ -90,7 +97,8 @@ def load_preset(name: str) -> Preset:
     """Reads a preset by name or path; see `preset_path` and the module's description.
 
     Raises:
-      ConfigError: it does not exist, is not YAML, has unknown or missing keys, or a predicate is wrong.
+      ConfigError: it does not exist, is not YAML, has unknown or missing keys, or a predicate is wrong; with file, line
+        and column.
     """
     path = preset_path(name)
     return _read(path, path.stat().st_mtime_ns)
@@ -98,112 +106,57 @@ def load_preset(name: str) -> Preset:
 
 @functools.lru_cache(maxsize=64)
 def _read(path: Path, modified_ns: int) -> Preset:
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
+    from dataeng.presets.reading import read_preset
 
-    try:
-        content = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
-    except (YAMLError, OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not a readable YAML file: {error}") from error
-    content = _mapping(content, path, "a preset", _PRESET_KEYS, ("name", "source", "rules"))
-    parameters = _mapping(content.get("parameters") or {}, path, "'parameters'")
-    for key, value in parameters.items():
-        by_language = _mapping(value, path, f"parameter '{key}'") if isinstance(value, dict) else {"": value}
-        for language, number in by_language.items():
-            if isinstance(number, bool) or not isinstance(number, float | int | None):
-                where = f"{key}.{language}" if language else key
-                raise ConfigError(f"{path}: parameter '{where}' is {number!r}; expected a number or null")
-    rules = content["rules"]
-    if not isinstance(rules, list) or not rules:
-        raise ConfigError(f"{path}: 'rules' is a list with at least one rule")
-    preset = Preset(
-        name=str(content["name"]),
-        source=str(content["source"]),
-        parameters=parameters,
-        rules=tuple(_rule(rule, path, str(content["source"])) for rule in rules),
-        note=str(content.get("note", "")),
-    )
-    _check(preset, path)
-    return preset
-
-
-def _rule(content: Any, path: Path, source: str) -> Rule:
-    content = _mapping(content, path, "a rule", _RULE_KEYS, ("name", "drop"))
-    return Rule(
-        name=str(content["name"]),
-        drop=str(content["drop"]),
-        source=str(content.get("source", source)),
-        note=str(content.get("note", "")),
-    )
-
-
-def _check(preset: Preset, path: Path) -> None:
-    used: set[str] = set()
-    names: set[str] = set()
-    for rule in preset.rules:
-        if rule.name in names:
-            raise ConfigError(f"{path}: two rules are called '{rule.name}'; a name is the reason that documents get")
-        names.add(rule.name)
-        try:
-            predicate = rule.predicate(preset.parameters)
-            used |= predicate.parameters
-            if all(column == LANGUAGE or column.startswith("quality_") for column in predicate.columns):
-                counts: dict[str, pl.DataType] = dict.fromkeys(predicate.columns, pl.Float64())
-                predicate.check_type(counts | {LANGUAGE: pl.String()})
-        except ConfigError as error:
-            raise ConfigError(f"{path}, rule '{rule.name}': {error}") from error
-    for name in sorted(set(preset.parameters) - used):
-        raise ConfigError(f"{path}: no rule uses the parameter '{name}'")
-
-
-def _mapping(
-    content: Any, path: Path, what: str, known: set[str] | None = None, required: tuple[str, ...] = ()
-) -> dict[str, Any]:
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise ConfigError(f"{path}: {what} is a mapping of names to values")
-    for key in content:
-        if known is not None and key not in known:
-            raise ConfigError(f"{path}: unknown key '{key}' in {what}{nearest(key, known)}")
-    for key in required:
-        if key not in content:
-            raise ConfigError(f"{path}: {what} needs the key '{key}'")
-    return content
+    return read_preset(path)
 
 
 def override_parameters(presets: tuple[Preset, ...], values: Mapping[str, Parameter]) -> tuple[Preset, ...]:
     """Returns the presets with other parameter values.
 
     Args:
-      values: keys are ``family.parameter``, e.g. ``gopher.min_doc_words``, or ``family.parameter.language`` for one
-        language of a parameter that has a number per language.
+      values: keys are ``family.parameter``, e.g. ``gopher.min_words``, or ``family.parameter.language`` for one
+        language of a parameter that has a number per language. An alias will do for the parameter.
 
     Raises:
-      ConfigError: no preset has such a parameter; the message has the nearest name.
+      ConfigError: no preset has such a parameter (the message has the nearest name), or one is given twice.
     """
-    known = {f"{preset.family}.{name}" for preset in presets for name in preset.parameters}
-    for key in values:
-        if key not in known and not (_of_one_language(key, presets) and key.rpartition(".")[0] in known):
-            raise ConfigError(f"unknown parameter '{key}'{nearest(key, known)}")
-    return tuple(replace(preset, parameters=_overridden(preset, values)) for preset in presets)
+    used: dict[tuple[str, str], str] = {}
+    changed: dict[str, dict[str, Parameter]] = {preset.name: {} for preset in presets}
+    for key, value in values.items():
+        found = [(preset, name) for preset in presets if (name := own_name(preset, key)) is not None]
+        if not found:
+            known = {f"{preset.family}.{name}" for preset in presets for name in (*preset.parameters, *preset.aliases)}
+            raise ConfigError(f"unknown parameter '{key}'{nearest(key, known)}", option=f"set.{key}")
+        for preset, name in found:
+            other = used.setdefault((preset.name, name), key)
+            if other != key:
+                raise ConfigError(f"'{other}' and '{key}' are the same parameter of {preset.name}", option=f"set.{key}")
+            changed[preset.name][name] = value
+    return tuple(replace(preset, parameters=_overridden(preset, changed[preset.name])) for preset in presets)
 
 
-def _of_one_language(key: str, presets: tuple[Preset, ...]) -> bool:
-    """Whether a key is that of a parameter which some preset has per language, with a language at its end."""
-    name, _, language = key.rpartition(".")
-    return bool(language) and any(
-        f"{preset.family}.{parameter}" == name and isinstance(value, Mapping)
-        for preset in presets
-        for parameter, value in preset.parameters.items()
-    )
+def own_name(preset: Preset, key: str) -> str | None:
+    """Returns what a preset calls the parameter that ``family.parameter`` means to it, or None if it has none.
+
+    A key of one language, ``family.parameter.language``, gives ``parameter.language``.
+    """
+    family, _, name = key.partition(".")
+    name, _, language = name.partition(".")
+    name = preset.aliases.get(name, name)
+    if family != preset.family or name not in preset.parameters:
+        return None
+    if not language:
+        return name
+    return f"{name}.{language}" if isinstance(preset.parameters[name], Mapping) else None
 
 
 def _overridden(preset: Preset, values: Mapping[str, Parameter]) -> dict[str, Parameter]:
     parameters: dict[str, Parameter] = {}
     for name, value in preset.parameters.items():
-        key = f"{preset.family}.{name}"
-        value = values.get(key, value)
+        value = values.get(name, value)
         if isinstance(value, Mapping):
-            single = {k.removeprefix(f"{key}."): v for k, v in values.items() if k.startswith(f"{key}.")}
+            single = {k.removeprefix(f"{name}."): v for k, v in values.items() if k.startswith(f"{name}.")}
             value = {**value, **{language: v for language, v in single.items() if not isinstance(v, Mapping)}}
         parameters[name] = value
     return parameters

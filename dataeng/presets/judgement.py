@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -45,16 +45,26 @@ def columns_read(rules: Sequence[JudgedRule]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(column for rule in rules for column in sorted(rule.predicate.columns)))
 
 
-def check_rules(rules: Sequence[JudgedRule], schema: Mapping[str, pl.DataType]) -> None:
-    """Raises `ConfigError` for a rule that reads a column which is not there, or does not fit its columns."""
+def check_rules(
+    rules: Sequence[JudgedRule], schema: Mapping[str, pl.DataType], remedy: Callable[[str], str] = lambda column: ""
+) -> None:
+    """Raises `ConfigError` for a rule that reads a column which is not there, or does not fit its columns.
+
+    Args:
+      remedy: says how a column could come to be there; empty where it is not known.
+    """
     for judged in rules:
+        place = judged.rule.place
         name = f"rule '{judged.rule.name}' of {judged.preset.name}"
         for column in sorted(judged.predicate.columns - set(schema)):
-            raise ConfigError(f"{name} reads '{column}', which is not there{nearest(column, schema)}")
+            at = f"{place.at(judged.predicate.offset_of(column))}: " if place else ""
+            told = judged.preset.columns.get(column)
+            hint = remedy(column) or (f": {told}" if told else nearest(column, schema))
+            raise ConfigError(f"{at}{name} reads '{column}', which is not there{hint}")
         try:
             judged.predicate.check_type(schema)
         except ConfigError as error:
-            raise ConfigError(f"{name}: {error}") from error
+            raise ConfigError(f"{place}: {name}: {error}" if place else f"{name}: {error}") from error
 
 
 def first_broken_rule(frame: pl.DataFrame, rules: tuple[JudgedRule, ...]) -> pl.Series:

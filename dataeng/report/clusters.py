@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dataeng.engine.runner import load_records
 from dataeng.errors import DataengError
-from dataeng.report.sql import connect
+from dataeng.formats.atomic import read_json
+from dataeng.report.sql import connect, files_of, read_parquet
 
 Span = tuple[int, int]
 COMPARED_WORDS = 4000
@@ -66,28 +68,25 @@ def largest_clusters(
             raise DataengError(
                 f"{run_dir} has no table of clusters: its pipeline removes no duplicates, or did not finish."
             )
-        found = rows(
+        largest = rows(
             "SELECT stage, kept_id, any_value(method) AS method, count(*) + 1 AS size, min(similarity) AS least "
             "FROM clusters WHERE (? IS NULL OR stage = ?) AND (? IS NULL OR starts_with(kept_id, ?)) "
             "GROUP BY stage, kept_id ORDER BY size DESC, stage, kept_id LIMIT ?",
             stage, stage, kept_id, kept_id, number,
         )  # fmt: skip
-        if not found:
+        if not largest:
             raise DataengError(f"no cluster of duplicates in {run_dir} fits.")
         clusters = []
-        for row in found:
+        for row in largest:
             members = rows(
                 "SELECT c.id, c.similarity, c.matched_id, r.url, r.text, r.domain FROM clusters c "
                 "LEFT JOIN rejects r ON r.id = c.id AND r.stage = c.stage WHERE c.stage = ? AND c.kept_id = ? "
                 "ORDER BY c.similarity, c.id LIMIT ?",
                 row["stage"], row["kept_id"], shown,
             )  # fmt: skip
-            kept = rows(
-                "SELECT url, text, domain FROM documents WHERE id = ? UNION ALL "
-                "SELECT url, text, domain FROM rejects WHERE id = ? LIMIT 1",
-                row["kept_id"], row["kept_id"],
-            )  # fmt: skip
-            survivor = kept[0] if kept else {"url": None, "text": None, "domain": None}
+            # As they were when they were compared: later stages may have edited or dropped the survivor.
+            found = f"SELECT url, text, domain FROM {_compared_documents(run_dir, row['stage'])} WHERE id = ? LIMIT 1"
+            survivor = (rows(found, row["kept_id"]) or [{"url": None, "text": None, "domain": None}])[0]
             domains = {member["domain"] for member in [*members, survivor] if member["domain"]}
             clusters.append(
                 Cluster(
@@ -101,6 +100,14 @@ def largest_clusters(
                 )
             )
         return clusters
+
+
+def _compared_documents(run_dir: Path, stage: str) -> str:
+    """Returns, as a table in SQL, the documents that a deduplication step compared."""
+    records = load_records(run_dir)
+    rows = [phase["name"] for phase in read_json(run_dir / "run.json")["phases"] if phase["kind"] == "rows"]
+    before = rows[rows.index(f"{stage}.apply") - 1]
+    return read_parquet(files_of(run_dir.resolve(), records[before], "documents"))
 
 
 def differences(first: str, second: str) -> tuple[list[Span], list[Span]]:

@@ -12,7 +12,7 @@ from dataeng.errors import ConfigError
 from dataeng.predicate import parse_predicate
 from dataeng.presets import load_preset
 from dataeng.presets.judgement import check_rules, columns_read, evidence, first_broken_rule, reasons, rules_in_order
-from dataeng.report.judged import StoredRun
+from dataeng.report.judged import StoredRun, missing_signal
 
 COLUMNS = ("id", "url", "domain", "language", "first", "second", "first_detail", "second_detail")
 
@@ -56,7 +56,7 @@ def diff_presets(run_dir: Path, first: str, second: str, where: str | None = Non
     phase = _phase_with_signals(stored, [column for rules in lists for column in columns_read(rules)])
     known = stored.columns(phase)
     for rules in lists:
-        check_rules(rules, known)
+        check_rules(rules, known, missing_signal)
     predicate = parse_predicate(where) if where else None
     if predicate is not None:
         predicate.check(known)

@@ -25,6 +25,7 @@ CLUSTERS: dict[str, pl.DataType] = {
     "similarity": pl.Float64(),
     "method": pl.String(),
     "cluster_size": pl.UInt32(),
+    "index_segment": pl.String(),
 }
 
 

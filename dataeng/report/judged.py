@@ -19,7 +19,7 @@ from dataeng.engine.runner import load_records
 from dataeng.errors import ConfigError, nearest
 from dataeng.formats.atomic import read_json
 from dataeng.predicate import parse_predicate
-from dataeng.presets import Preset
+from dataeng.presets import Preset, own_name
 from dataeng.stages.quality.apply_rules import ApplyRules
 
 RULES = "apply_rules"
@@ -165,6 +165,16 @@ class StoredRun:
         return pl.concat([empty, *(self._read(path, empty.columns) for path in paths)], how="diagonal_relaxed")
 
 
+def missing_signal(column: str) -> str:
+    """Returns what to do about a signal that a run did not measure; empty for any other column."""
+    from dataeng.stages.quality.quality_signals import documented_signals
+
+    default, more = documented_signals().values()
+    if column in more:
+        return ": the run did not measure it; run the pipeline with `quality_signals: {signals: all}`"
+    return ": the run did not measure it; run a pipeline with `quality_signals`" if column in default else ""
+
+
 def judged_rows(stored: StoredRun, step: RulesStep, part: int, columns: Sequence[str]) -> pl.DataFrame:
     """Returns the rows of one part that reached a rules step and that its ``where`` matches.
 
@@ -212,7 +222,7 @@ def choose_step(stored: StoredRun, name: str | None, parameters: Sequence[str]) 
         return next(step for step in steps if step.name == name)
     fitting = [step for step in steps if all(_has(step, parameter) for parameter in parameters)]
     if not fitting:
-        known = {f"{p.family}.{name}" for step in steps for p in step.presets for name in p.parameters}
+        known = {f"{p.family}.{name}" for step in steps for p in step.presets for name in (*p.parameters, *p.aliases)}
         for parameter in parameters:
             if not any(_has(step, parameter) for step in steps):
                 raise ConfigError(
@@ -228,5 +238,4 @@ def choose_step(stored: StoredRun, name: str | None, parameters: Sequence[str]) 
 
 
 def _has(step: RulesStep, parameter: str) -> bool:
-    family, _, name = parameter.partition(".")
-    return any(preset.family == family and name.partition(".")[0] in preset.parameters for preset in step.presets)
+    return any(own_name(preset, parameter) is not None for preset in step.presets)

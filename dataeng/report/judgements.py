@@ -93,7 +93,8 @@ def _judge(step: RulesStep, rules: tuple[JudgedRule, ...], frame: pl.DataFrame, 
     if first is not None and text:
         outcome, columns = outcomes[first], rules[first].predicate.columns
         measured = sorted(column.removeprefix(SIGNAL_PREFIX) for column in columns)
-        marks = find_marks(text, measured, outcome.operator, outcome.threshold, step.whitespace_words)
+        language = frame["language"].item() if "language" in frame.columns else None
+        marks = find_marks(text, measured, outcome.operator, outcome.threshold, step.whitespace_words, language)
     return StepJudgement(step.name, outcomes, first, marks)
 
 

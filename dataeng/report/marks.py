@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from dataeng.kernels.characters import DATATROVE_TERMINAL
+from dataeng.stages.quality.bad_words import UNSPACED, bad_words
 
 Span = tuple[int, int]
 TERMINAL = tuple(DATATROVE_TERMINAL)
@@ -21,6 +22,8 @@ POLICY = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "us
 CITATION = re.compile(r"\[\d*]|\[edit]|\[citation needed]")
 WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?|\.{2,}|[^\w\s]|_")
 MOST_LINE_CHARS = 30
+BULLETS = ("-", "*", "•", "●", "‣", "⁃", "◦", "▪")
+RAW = "raw_"  # signals of words that are cut at white space, whatever the option says
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class _Looked:
 
     threshold: float | None
     whitespace: bool
+    language: str | None = None
 
     def words(self, text: str) -> list[Span]:
         return [match.span() for match in (re.finditer(r"\S+", text) if self.whitespace else WORD.finditer(text))]
@@ -46,7 +50,12 @@ Finder = Callable[[str, _Looked], list[Span]]
 
 
 def find_marks(
-    text: str, signals: Sequence[str], operator: str, threshold: float | None, whitespace: bool
+    text: str,
+    signals: Sequence[str],
+    operator: str,
+    threshold: float | None,
+    whitespace: bool,
+    language: str | None = None,
 ) -> Marks | None:
     """Finds what made a rule fire.
 
@@ -55,6 +64,7 @@ def find_marks(
       operator: how the rule compares; with ``<`` it fired on too few, so that what is *not* counted is marked.
       threshold: what the rule compares with.
       whitespace: whether words were cut at white space only.
+      language: the document's, whose bad words are looked for.
 
     Returns:
       None for a rule that no piece of the text is to blame for, such as too few words.
@@ -63,7 +73,16 @@ def find_marks(
     for signal in signals:
         if signal in finders:
             what, finder = finders[signal]
-            return Marks(what, tuple(_merged(finder(text, _Looked(threshold, whitespace)))))
+            return Marks(
+                what,
+                tuple(
+                    _merged(
+                        finder(
+                            text, _Looked(threshold, whitespace or any(s.startswith(RAW) for s in signals), language)
+                        )
+                    )
+                ),
+            )
     return None
 
 
@@ -197,6 +216,20 @@ def _short_word(word: str, limit: float) -> bool:
     return len(word) < limit and any(c.isalnum() for c in word)
 
 
+def _bad_words(text: str, looked: _Looked) -> list[Span]:
+    """Returns where the bad words of the document's language are, by the pattern that counts them."""
+    if looked.language is None or not bad_words(looked.language):
+        return []
+    lowered = text.lower()
+    if len(lowered) != len(text):  # a few capitals become two characters; then lower-case only what stays as long
+        lowered = "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
+    words = "|".join(re.escape(word) for word in sorted(bad_words(looked.language), key=len, reverse=True))
+    pattern = f"(?:{words})" if looked.language in UNSPACED else rf"(?<!\w)(?:{words})(?!\w)"
+    return [match.span() for match in re.finditer(pattern, lowered)]
+
+
+_LONG_RAW = _words_where(lambda word, limit: len(word) > limit)
+_SHORT_RAW = _words_where(lambda word, limit: len(word) < limit)
 _REPEATED_LINES = ("lines equal to an earlier one", lambda text, looked: repeats(text, pieces(text, r"\n+")))
 _REPEATED_PARAGRAPHS = ("paragraphs equal to an earlier one", lambda text, looked: repeats(text, paragraphs(text)))
 _LOREM = ("lines with 'lorem ipsum'", _lines_where(lambda line: "lorem ipsum" in line.lower()))
@@ -207,6 +240,19 @@ _TOO_MANY: dict[str, tuple[str, Finder]] = {
     "hashes": ("characters '#'", _matches("#")),
     "ellipses": ("ellipses", _matches(r"\.\.\.|…")),
     "bullet_lines": ("lines that start with a bullet", _lines_where(lambda line: line.startswith(("•", "-")))),
+    "bullet_point_lines": ("lines that start with a bullet", _lines_where(lambda line: line.startswith(BULLETS))),
+    "bad_words": ("bad words", _bad_words),
+    "uppercase_lines": (
+        "lines of capitals", _lines_where(lambda line: sum(c.isupper() for c in line) * 2 > len(line)),
+    ),
+    "digit_lines": ("lines of digits", _lines_where(lambda line: re.fullmatch("[0-9]+", line) is not None)),
+    "one_word_lines": ("lines of one word", _lines_where(lambda line: len(line.split()) == 1)),
+    "javascript_lines": ("lines with 'javascript'", _lines_where(lambda line: "javascript" in line.lower())),
+    "lorem_ipsum_lines": _LOREM,
+    "policy_lines": (
+        "lines with a policy or cookie phrase", _lines_where(lambda line: any(p in line.lower() for p in POLICY)),
+    ),
+    "raw_word_chars": ("words that are longer than the limit", _LONG_RAW),
     "ellipsis_lines": ("lines that end in an ellipsis", _lines_where(lambda line: line.endswith(("...", "…")))),
     "dup_break_lines": _REPEATED_LINES,
     "dup_break_line_chars": _REPEATED_LINES,
@@ -235,6 +281,10 @@ _TOO_MANY: dict[str, tuple[str, Finder]] = {
 }  # fmt: skip
 #: Signal → what is marked when a rule fires because there is too little of it.
 _TOO_FEW: dict[str, tuple[str, Finder]] = {
+    "non_alpha_words": (
+        "words without a letter", _words_where(lambda word, _: not any(c.isalpha() for c in word)),
+    ),
+    "raw_word_chars": ("words that are shorter than the limit", _SHORT_RAW),
     "alpha_words": (
         "words without a letter", _words_where(lambda word, _: not any(c.isalpha() for c in word)),
     ),

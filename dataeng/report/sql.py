@@ -74,7 +74,7 @@ def _views(run_dir: Path, records: dict[str, list[TaskRecord]]) -> dict[str, str
         by_run: dict[str, list[Path]] = {}
         for part in parts:
             by_run.setdefault(part.parents[1].name, []).append(part)
-        selects = [f"SELECT {_quote(run)} AS run, * FROM {_read(found)}" for run, found in by_run.items()]
+        selects = [f"SELECT {_quote(run)} AS run, * FROM {read_parquet(found)}" for run, found in by_run.items()]
         if selects:
             views[view] = " UNION ALL BY NAME ".join(selects)
     return views
@@ -85,13 +85,13 @@ def _run_views(run_dir: Path, records: dict[str, list[TaskRecord]]) -> dict[str,
     row_phases = [phase["name"] for phase in run["phases"] if phase["kind"] == "rows" and phase["name"] in records]
     views: dict[str, str] = {}
     if row_phases:
-        views["documents"] = f"SELECT * FROM {_read(_files(run_dir, records[row_phases[-1]], 'documents'))}"
-        rejects = [path for name in row_phases for path in _files(run_dir, records[name], "rejects")]
-        views["rejects"] = f"SELECT * FROM {_read(rejects)}"
-        signals = [_files(run_dir, records[name], "signals") for name in row_phases]
+        views["documents"] = f"SELECT * FROM {read_parquet(files_of(run_dir, records[row_phases[-1]], 'documents'))}"
+        rejects = [path for name in row_phases for path in files_of(run_dir, records[name], "rejects")]
+        views["rejects"] = f"SELECT * FROM {read_parquet(rejects)}"
+        signals = [files_of(run_dir, records[name], "signals") for name in row_phases]
         views |= _signals_view([paths for paths in signals if paths])
     dedup = [
-        f"SELECT {_quote(phase['exchange'])} AS stage, * FROM {_read(paths)}"
+        f"SELECT {_quote(phase['exchange'])} AS stage, * FROM {read_parquet(paths)}"
         for phase in run["phases"]
         if phase["kind"] in ("reduce", "visit") and phase["name"] in records
         for paths in [_verdicts(run_dir, records[phase["name"]])]
@@ -102,7 +102,7 @@ def _run_views(run_dir: Path, records: dict[str, list[TaskRecord]]) -> dict[str,
         named = "SELECT NULL::VARCHAR AS id, NULL::VARCHAR AS kept_id WHERE false"
         views["dedup"] = " UNION ALL BY NAME ".join([*dedup, named])
     views |= {
-        name: f"SELECT * FROM {_read([run_dir / file])}"
+        name: f"SELECT * FROM {read_parquet([run_dir / file])}"
         for name, file in (("clusters", CLUSTERS_FILE), ("alarms", ALARMS_FILE))
         if (run_dir / file).exists()
     }
@@ -115,11 +115,12 @@ def _run_views(run_dir: Path, records: dict[str, list[TaskRecord]]) -> dict[str,
         if "docs" in shard.get("shard", {}).get("files", {})
     ]
     if docs:
-        views["packs"] = f"SELECT * FROM {_read(docs)}"
+        views["packs"] = f"SELECT * FROM {read_parquet(docs)}"
     return views
 
 
-def _files(run_dir: Path, records: list[TaskRecord], kind: str) -> list[Path]:
+def files_of(run_dir: Path, records: list[TaskRecord], kind: str) -> list[Path]:
+    """Returns the files of a kind that tasks committed."""
     return [run_dir / file.name for record in records for file in record.files if file.kind == kind]
 
 
@@ -133,13 +134,14 @@ def _signals_view(groups: list[list[Path]]) -> dict[str, str]:
     """Later phases add signals to documents that are still there; the first one has a row for every document."""
     if not groups:
         return {}
-    select = f"SELECT * FROM {_read(groups[0])}"
+    select = f"SELECT * FROM {read_parquet(groups[0])}"
     for paths in groups[1:]:
-        select = f"SELECT * FROM ({select}) LEFT JOIN {_read(paths)} USING (id)"
+        select = f"SELECT * FROM ({select}) LEFT JOIN {read_parquet(paths)} USING (id)"
     return {"signals": select}
 
 
-def _read(paths: list[Path]) -> str:
+def read_parquet(paths: list[Path]) -> str:
+    """Returns, as a table in SQL, the rows of Parquet files."""
     return f"read_parquet([{', '.join(_quote(str(path)) for path in paths)}], union_by_name = true)"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 from rich.console import Console
@@ -12,8 +12,9 @@ from rich.text import Text
 
 from dataeng.presets import Parameter, load_preset, preset_names
 from dataeng.report.diff_presets import PresetDifference
+from dataeng.report.preset_reference import needs
 from dataeng.report.terminal import size
-from dataeng.report.tune import KINDS, Tuned
+from dataeng.report.tune import KINDS, RuleChange, Tuned
 from dataeng.report.visible import visible
 
 KEPT = "kept"
@@ -29,6 +30,8 @@ def print_tuned(console: Console, tuned: Tuned) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    if tuned.rules:
+        _print_rules(console, tuned.rules)
     if tuned.flips.is_empty():
         console.print("no decision changes")
         return
@@ -46,6 +49,17 @@ def print_tuned(console: Console, tuned: Tuned) -> None:
             soft_wrap=True,
         )
     _print_examples(console, tuned)
+
+
+def _print_rules(console: Console, rules: Sequence[RuleChange]) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("rule, alone", "breaks before", "after", "nearest that stays", "predicate"):
+        table.add_column(column, overflow="fold", justify="left" if column[0] in "rp" else "right")
+    for rule in rules:
+        nearest = "–" if rule.nearest is None else f"{rule.nearest:.4g}"
+        predicate = Text(visible(rule.drop), style="dim")
+        table.add_row(Text(visible(rule.rule)), f"{rule.breaks_before:,}", f"{rule.breaks_after:,}", nearest, predicate)
+    console.print(table)
 
 
 def _print_kind(console: Console, kind: str, rows: pl.DataFrame) -> None:
@@ -159,6 +173,13 @@ def print_preset(console: Console, name: str) -> None:
         console.print("\n[bold]parameters")
     for key, value in preset.parameters.items():
         console.print(Text(f"  {preset.family}.{key} = {spelled(value)}"), soft_wrap=True)
+    for alias, parameter in preset.aliases.items():
+        console.print(Text(f"  {preset.family}.{alias} is another name of {parameter}"), soft_wrap=True)
+    needed = needs(preset).replace("`", "")
+    if needed:
+        console.print(Text(f"needs {needed}"), soft_wrap=True)
+    for column, hint in preset.columns.items():
+        console.print(Text(f"  {column}: {hint.strip()}"), soft_wrap=True)
     console.print()
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("rule", "drops a document if", "note"):

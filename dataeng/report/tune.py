@@ -15,6 +15,7 @@ from pathlib import Path
 import polars as pl
 
 from dataeng.errors import ConfigError
+from dataeng.predicate import Predicate
 from dataeng.presets import Parameter, Preset, load_preset, override_parameters
 from dataeng.presets.judgement import (
     JudgedRule,
@@ -25,7 +26,7 @@ from dataeng.presets.judgement import (
     reasons,
     rules_in_order,
 )
-from dataeng.report.judged import RulesStep, StoredRun, choose_step, judged_rows
+from dataeng.report.judged import RulesStep, StoredRun, choose_step, judged_rows, missing_signal
 
 KINDS = ("dropped → kept", "kept → dropped", "other reason")
 EXCERPT = 160
@@ -59,12 +60,37 @@ class Example:
 
 
 @dataclass
+class RuleChange:
+    """A rule with another threshold, judged alone: whatever rules before it say."""
+
+    rule: str
+    drop: str
+    """The predicate."""
+    breaks_before: int = 0
+    breaks_after: int = 0
+    nearest: float | None = None
+    """Of what it compares, the value closest to breaking among documents that do not, with the new threshold."""
+
+    def add(self, before: pl.Series, after: pl.Series, sides: pl.DataFrame | None, operator: str) -> None:
+        """Counts the documents of one part."""
+        self.breaks_before += int(before.sum())
+        self.breaks_after += int(after.sum())
+        if sides is not None and operator[0] in "<>":
+            found = sides.filter(~after).get_column("left")
+            value = found.max() if operator[0] == ">" else found.min()
+            known = [float(v) for v in (self.nearest, value) if isinstance(v, int | float)]
+            self.nearest = (max(known) if operator[0] == ">" else min(known)) if known else None
+
+
+@dataclass
 class Tuned:
     """What would change in a run."""
 
     step: str
     changes: list[str]
     """What differs between the presets, a sentence each."""
+    rules: list[RuleChange] = field(default_factory=list)
+    """The rules whose thresholds changed, each judged alone."""
     judged: int = 0
     """Documents that reached the step."""
     kept_before: int = 0
@@ -100,8 +126,10 @@ def tune(
     asked = tuple(load_preset(name) for name in presets) or step.presets
     new = override_parameters(asked, values)
     rules = rules_in_order(new)
-    check_rules(rules, stored.columns(step.phase))
+    check_rules(rules, stored.columns(step.phase), missing_signal)
     result = Tuned(step.name, changes(step.presets, new))
+    changed_rules = _changed_rules(step.presets, new)
+    result.rules = [change for change, _, _ in changed_rules]
     ratios = _TokensPerByte(stored)
     found: list[pl.DataFrame] = []
     for part in range(stored.parts(step.phase)):
@@ -109,6 +137,8 @@ def tune(
         broken = first_broken_rule(rows, rules)
         rows = rows.with_columns(broken, reasons(broken, rules).alias("new"))
         result.judged += rows.height
+        for change, before, after in changed_rules:
+            _count_alone(change, before, after, rows)
         result.kept_before += rows.get_column("old").null_count()
         result.kept_after += rows.get_column("new").null_count()
         changed = pl.col("old").ne_missing(pl.col("new"))
@@ -122,6 +152,29 @@ def tune(
     result.examples.sort(key=lambda example: KINDS.index(example.kind))
     result.seconds = time.perf_counter() - start
     return result
+
+
+def _changed_rules(old: Sequence[Preset], new: Sequence[Preset]) -> list[tuple[RuleChange, Predicate, Predicate]]:
+    """Returns the rules of the same presets whose parameters have other values, as they were and as they would be."""
+    if [preset.name for preset in old] != [preset.name for preset in new]:
+        return []
+    found = []
+    for before, after in zip(old, new, strict=True):
+        names = {name for name, value in after.parameters.items() if value != before.parameters.get(name)}
+        for rule in after.rules:
+            predicate = rule.predicate(after.parameters)
+            if predicate.parameters & names:
+                found.append((RuleChange(rule.name, rule.drop), rule.predicate(before.parameters), predicate))
+    return found
+
+
+def _count_alone(change: RuleChange, before: Predicate, after: Predicate, rows: pl.DataFrame) -> None:
+    broken = rows.select(before.expr.fill_null(False).alias("before"), after.expr.fill_null(False).alias("after"))
+    sides, operator = None, "?"
+    if after.sides is not None:
+        left, operator, _ = after.sides
+        sides = rows.select(left.alias("left"))
+    change.add(broken.get_column("before"), broken.get_column("after"), sides, operator)
 
 
 def _kind() -> pl.Expr:
@@ -259,7 +312,7 @@ def parse_values(assignments: Sequence[str]) -> dict[str, Parameter]:
     for assignment in assignments:
         name, separator, text = assignment.partition("=")
         if not separator or "." not in name:
-            raise ConfigError(f"--set {assignment}: expected FAMILY.PARAMETER=NUMBER, e.g. gopher.min_doc_words=20")
+            raise ConfigError(f"--set {assignment}: expected FAMILY.PARAMETER=NUMBER, e.g. gopher.min_words=20")
         try:
             values[name.strip()] = None if text.strip() == "null" else _number(text)
         except ValueError as error:

@@ -24,6 +24,7 @@ STAGES: dict[str, str] = {
     "deduplicate_simhash": "dataeng.stages.dedup.deduplicate_simhash:DeduplicateSimhash",
     "deduplicate_lines": "dataeng.stages.dedup.deduplicate_lines:DeduplicateLines",
     "deduplicate_paragraphs": "dataeng.stages.dedup.deduplicate_paragraphs:DeduplicateParagraphs",
+    "deduplicate_substrings": "dataeng.stages.dedup.deduplicate_substrings:DeduplicateSubstrings",
     "remove_boilerplate": "dataeng.stages.dedup.remove_boilerplate:RemoveBoilerplate",
     "train_tokenizer": "dataeng.stages.tokens.train_tokenizer:TrainTokenizer",
     # sinks

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable
 
 from tests.kernels.signals_reference import CITATION, POLICY, ascii_lower
-from tests.kernels.words_reference import count_sentences_of_chunks
+from tests.kernels.words_reference import DATATROVE_TERMINAL, split_words
 
 Result = tuple[str | None, dict[str, int], str]
 """The edited text (None: the page is dropped), counts, and why it is dropped."""
@@ -41,12 +42,25 @@ def c4(text: str, *, marks: str, min_words: int, count_citations: bool, min_sent
         elif any(phrase in lowered for phrase in POLICY):
             counts["removed_policy"] += 1
         else:
-            counts["sentences"] += count_sentences_of_chunks(line)
+            counts["sentences"] += sentences_of_spacy(line)
             kept.append(line)
     counts["removed"] = sum(count for name, count in counts.items() if name.startswith("removed_"))
     if not reason and counts["sentences"] < min_sentences:
         reason = "too_few_sentences"
     return None if reason else "\n".join(kept).strip(), dict(counts), reason
+
+
+def sentences_of_spacy(line: str) -> int:
+    """Sentences as spaCy's sentencizer counts them: white space beyond one space is a word of its own to it."""
+    sentences, ended = 1, False
+    for gap, chunk in re.findall(r"(\s*)(\S+)", line):
+        for word in [*([gap] if gap not in ("", " ") else []), *split_words(chunk)]:
+            if len(word) == 1 and word in DATATROVE_TERMINAL:
+                ended = True
+            elif ended and not all(unicodedata.category(c).startswith("P") for c in word):
+                sentences += 1
+                ended = False
+    return sentences
 
 
 COUNTER = re.compile(

@@ -11,6 +11,7 @@ from dataeng.presets import load_preset, override_parameters, preset_names
 PROMISED = {
     "gopher@paper", "gopher@datatrove", "gopher_repetition@paper", "gopher_repetition@datatrove", "c4@t5",
     "c4@datatrove", "c4@fineweb", "fineweb@paper", "fineweb@code", "fineweb2@code", "dclm", "refinedweb", "ccnet",
+    "ccnet@head", "ccnet@middle",
 }  # fmt: skip
 
 
@@ -47,11 +48,11 @@ def test_fineweb_2_has_numbers_for_every_language_of_the_sample() -> None:
     for language in ("ja", "zh"):  # words are not found by white space there
         judged = {name for name, value in parameters.items() if isinstance(value, dict) and language in value}
         assert judged == {
-            "dup_line_frac", "line_punct_thr", "char_duplicates_ratio", "max_bullet_lines_ratio",
-            "max_ellipsis_lines_ratio",
+            "dup_line_frac", "line_punct_thr", "char_duplicates_ratio", "max_bullet_lines",
+            "max_ellipsis_lines",
         }  # fmt: skip
     german = {name: value["de"] for name, value in parameters.items() if isinstance(value, dict)}
-    assert (german["top_2_gram"], german["max_avg_word_length"], german["new_line_ratio"]) == (0.169, 15, 0.152)
+    assert (german["top_2_gram"], german["max_mean_word_length"], german["new_line_ratio"]) == (0.169, 15, 0.152)
     assert not any("en" in value for value in parameters.values() if isinstance(value, dict))
 
 
@@ -68,8 +69,10 @@ def test_thresholds_are_datatroves_own_defaults() -> None:
         ("fineweb@code", "FineWebQualityFilter"),
     ):
         theirs = defaults(name)
-        for key, value in load_preset(preset).parameters.items():
-            assert theirs[key] == value, key
+        loaded = load_preset(preset)
+        called = {name: alias for alias, name in loaded.aliases.items()}
+        for key, value in loaded.parameters.items():
+            assert theirs[called.get(key, key)] == value, key
     theirs = defaults("GopherRepetitionFilter")
     ours = load_preset("gopher_repetition@datatrove").parameters
     for kind in ("top", "dup"):
@@ -85,21 +88,28 @@ GOOD = {"name": "x@y", "source": "me", "parameters": "{a: 1}", "rules": "[{name:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"sorce": "me"}, "unknown key 'sorce' in a preset; did you mean 'source'"),
+        ({"sorce": "me"}, r"preset\.yaml:5:1: unknown key 'sorce' in a preset; did you mean 'source'"),
         ({"source": None}, "a preset needs the key 'source'"),
         ({"rules": "[]"}, "'rules' is a list with at least one rule"),
         ({"rules": "[{name: x_a, drop: n > a, why: x}]"}, "unknown key 'why' in a rule"),
         ({"rules": "[{name: x_a, drop: n > a}, {name: x_b}]"}, "a rule needs the key 'drop'"),
-        ({"rules": "[{name: x_a, drop: 'n >> a'}]"}, "rule 'x_a': predicate 'n >> a'"),
-        ({"parameters": "{a: 1, b: 2}"}, "no rule uses the parameter 'b'"),
+        ({"rules": "[{name: x_a, drop: 'n >> a'}]"}, r"preset\.yaml:4:28: rule 'x_a': predicate 'n >> a'"),
+        ({"parameters": "{a: 1, b: 2}"}, r"preset\.yaml:3:20: no rule uses the parameter 'b'"),
         ({"parameters": "{a: many}"}, "parameter 'a' is 'many'; expected a number or null"),
         ({"parameters": "{a: true}"}, "parameter 'a' is True; expected a number or null"),
         ({"parameters": "[1]"}, "'parameters' is a mapping"),
-        ({"parameters": "{a: {de: 1, fr: many}}"}, "parameter 'a.fr' is 'many'; expected a number or null"),
+        (
+            {"parameters": "{a: {de: 1, fr: many}}"},
+            r"preset\.yaml:3:29: parameter 'a.fr' is 'many'; expected a number or null",
+        ),
         ({"parameters": "{a: {1: 2}}"}, "parameter 'a' is a mapping of names to values"),
         ({"rules": "[{name: x_a, drop: n > a}, {name: x_a, drop: n < a}]"}, "two rules are called 'x_a'"),
         ({"rules": "[{name: x_a, drop: quality_n + a}]"}, "rule 'x_a': predicate 'quality_n . a' is Float64"),
-        ({"name": "[unclosed"}, "not a readable YAML file"),
+        ({"rules": "[{name: x_a, drop: n > a and len(n) > 3}]"}, r"preset\.yaml:4:37: rule 'x_a': .* at 'len\(n\)'"),
+        ({"aliases": "{b: c}"}, r"preset\.yaml:5:14: alias of no parameter 'c'"),
+        ({"aliases": "{a: a}"}, r"preset\.yaml:5:11: alias 'a' is a parameter already"),
+        ({"aliases": "[a]"}, "'aliases' is a mapping"),
+        ({"name": "[unclosed"}, r"preset\.yaml:2:7: expected ',' or '\]'"),
     ],
 )
 def test_wrong_files_are_refused(tmp_path: Path, changes: dict[str, str | None], message: str) -> None:
@@ -120,11 +130,26 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
 
 def test_overrides_reach_the_presets_that_have_the_parameter() -> None:
     presets = (load_preset("gopher@datatrove"), load_preset("c4@datatrove"))
-    changed = override_parameters(presets, {"c4.min_num_sentences": 3})
-    assert changed[0] == presets[0]
-    assert changed[1].parameters == {"min_num_sentences": 3}
-    with pytest.raises(ConfigError, match=r"did you mean 'c4\.min_num_sentences'"):
-        override_parameters(presets, {"c4.min_sentences": 3})
+    for name in ("c4.min_sentences", "c4.min_num_sentences"):
+        changed = override_parameters(presets, {name: 3})
+        assert changed[0] == presets[0]
+        assert changed[1].parameters == {"min_sentences": 3}
+    with pytest.raises(ConfigError, match=r"did you mean 'c4\.min_sentences'"):
+        override_parameters(presets, {"c4.min_sentence": 3})
+    with pytest.raises(ConfigError, match="are the same parameter of c4@datatrove"):
+        override_parameters(presets, {"c4.min_num_sentences": 3, "c4.min_sentences": 4})
+
+
+def test_a_gopher_threshold_has_one_name_in_all_gopher_presets() -> None:
+    quality = ("gopher@paper", "gopher@datatrove", "dclm", "refinedweb")
+    repetition = ("gopher_repetition@paper", "gopher_repetition@datatrove", "dclm", "refinedweb")
+    for names, needed in ((quality, "gopher@paper"), (repetition, "gopher_repetition@paper")):
+        wanted = set(load_preset(needed).parameters)
+        for name in names:
+            assert wanted <= set(load_preset(name).parameters), name
+    theirs = load_preset("gopher@datatrove")
+    assert set(theirs.aliases.values()) == set(theirs.parameters) - {"min_stop_words"}
+    assert load_preset("fineweb2@code").aliases == theirs.aliases
 
 
 def test_overrides_of_one_language(tmp_path: Path) -> None:
@@ -134,7 +159,7 @@ def test_overrides_of_one_language(tmp_path: Path) -> None:
     assert isinstance(grams, dict) and (grams["de"], grams["fr"]) == (0.5, 0.161)
     assert changed.parameters["dup_line_frac"] is None
     assert changed.parameters["top_3_gram"] == preset.parameters["top_3_gram"]
-    with pytest.raises(ConfigError, match=r"unknown parameter 'gopher\.min_doc_words\.de'"):
-        override_parameters((load_preset("gopher@datatrove"),), {"gopher.min_doc_words.de": 3})
+    with pytest.raises(ConfigError, match=r"unknown parameter 'gopher\.min_words\.de'"):
+        override_parameters((load_preset("gopher@datatrove"),), {"gopher.min_words.de": 3})
     with pytest.raises(ConfigError, match=r"did you mean 'fineweb2\.top_2_gram'"):
         override_parameters((preset,), {"fineweb2.top_2_grams": 3})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -131,3 +132,23 @@ def test_the_table_of_rules() -> None:
         "own_off 1 off ok a < y",
         "own_second – broken a > 0 and b > 0",
     ]
+
+
+def test_bad_words_are_marked_as_they_are_counted() -> None:
+    from dataeng.stages.quality.bad_words import bad_words
+    from dataeng.stages.quality.quality_signals import count_bad_words
+
+    word = next(word for word in bad_words("en") if word.isalpha())
+    text = f"İ {word.upper()} and x{word}y, {word}."
+    marks = find_marks(text, ["bad_words"], ">", 0.0, False, "en")
+    assert marks is not None and [text[a:b].lower() for a, b in marks.spans] == [word, word]
+    assert count_bad_words(pl.Series([text]), pl.Series(["en"])).to_list() == [2]
+    assert find_marks(text, ["bad_words"], ">", 0.0, False, None) == Marks("bad words", ())
+
+
+def test_raw_words_are_cut_at_white_space_only() -> None:
+    marks = find_marks("f(x)(y)(z) is 42 ...", ["non_alpha_words", "raw_words"], "<", 0.8, False)
+    assert marks is not None and marks.what == "words without a letter"
+    assert ["f(x)(y)(z) is 42 ..."[a:b] for a, b in marks.spans] == ["42", "..."]
+    marks = find_marks("* one\n● two\nthree", ["bullet_point_lines"], ">", 0.9, False)
+    assert marks is not None and len(marks.spans) == 2

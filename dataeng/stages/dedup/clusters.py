@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import polars as pl
 
 from dataeng.stage import Slices
-from dataeng.stages.dedup.buckets import part_of, row_of
+from dataeng.stages.dedup.buckets import FIRST_OLD_PLACE, part_of, row_of
 from dataeng.stages.dedup.connected import contract, hubs_of, link_rows, node_partition, ranges_of
 from dataeng.stages.dedup.survivors import Criterion, first_of, rank_columns
 
@@ -28,11 +28,13 @@ EVIDENCE: dict[str, pl.DataType] = {
     "similarity": pl.Float64(),
     "method": pl.String(),
     "cluster_size": pl.UInt32(),
+    "index_segment": pl.String(),
     "reason": pl.String(),
     "detail": pl.String(),
 }
 """Columns of verdicts, and so of the evidence. ``matched_id`` is the document of the cluster that this one was found
-similar to, with ``similarity``; null where no similarity was computed."""
+similar to, with ``similarity``; null where no similarity was computed. ``index_segment`` is the segment of the dedup
+index that the kept document is in; null where it is one of this run's."""
 
 ROWS: dict[str, pl.DataType] = {
     "partition": pl.UInt32(),
@@ -41,6 +43,7 @@ ROWS: dict[str, pl.DataType] = {
     "neighbour": pl.UInt64(),
     "similarity": pl.Float64(),
     "id": pl.String(),
+    "segment": pl.String(),
 }
 
 
@@ -129,11 +132,12 @@ def _best_pairs(slices: Slices) -> pl.DataFrame:
     return found.rename({"neighbour": "partner"})
 
 
-def choose(slices: Slices, criteria: Sequence[Criterion], method: str, reason: str) -> Iterator[pl.DataFrame]:
-    """Yields verdicts about all but one document of each cluster.
+def choose(slices: Slices, criteria: Sequence[Criterion], method: str | pl.Expr, reason: str) -> Iterator[pl.DataFrame]:
+    """Yields verdicts about all but one document of each cluster; about all new ones, if there are old ones.
 
     Args:
       slices: rows of `members`.
+      method: what found a row's ``partner``.
     """
     kept: pl.DataFrame | None = None
     sizes: pl.DataFrame | None = None
@@ -144,11 +148,16 @@ def choose(slices: Slices, criteria: Sequence[Criterion], method: str, reason: s
         sizes = size if sizes is None else pl.concat([sizes, size]).group_by("hub").agg(pl.sum("cluster_size"))
     assert kept is not None and sizes is not None
     partners = _names_of_partners(slices)
-    kept = kept.select("hub", pl.col("id").alias("kept_id"), pl.col("place").alias("kept_place"))
+    kept = kept.select(
+        "hub",
+        pl.col("id").alias("kept_id"),
+        pl.col("place").alias("kept_place"),
+        pl.col("segment").alias("index_segment"),
+    )
     clusters = kept.join(sizes, on="hub", how="left")
     for table in slices:
         found = table.join(clusters, on="hub", how="left", maintain_order="left")
-        removed = found.filter(pl.col("place") != pl.col("kept_place"))
+        removed = found.filter((pl.col("place") != pl.col("kept_place")) & (pl.col("place") < FIRST_OLD_PLACE))
         removed = removed.join(partners, on="partner", how="left", maintain_order="left")
         yield _verdicts(removed, method, reason)
 
@@ -165,7 +174,7 @@ def _names_of_partners(slices: Slices) -> pl.DataFrame:
     return pl.concat(names)
 
 
-def _verdicts(removed: pl.DataFrame, method: str, reason: str) -> pl.DataFrame:
+def _verdicts(removed: pl.DataFrame, method: str | pl.Expr, reason: str) -> pl.DataFrame:
     similarity = pl.col("similarity").round(3)
     detail = (
         pl.when(pl.col("similarity").is_null())
@@ -174,10 +183,11 @@ def _verdicts(removed: pl.DataFrame, method: str, reason: str) -> pl.DataFrame:
         .then(pl.format("near-duplicate of {} (similarity {})", "kept_id", similarity))
         .otherwise(pl.format("near-duplicate of {} through {} (similarity {})", "kept_id", "matched_id", similarity))
     )
+    where = pl.when(pl.col("index_segment").is_not_null()).then(pl.format(", in index segment {}", "index_segment"))
     return removed.with_columns(
         part_of("place").alias("part"),
         row_of("place").alias("row"),
-        pl.lit(method).alias("method"),
+        (pl.lit(method) if isinstance(method, str) else method).alias("method"),
         pl.lit(reason).alias("reason"),
-        detail.alias("detail"),
+        (detail + where.otherwise(pl.lit(""))).alias("detail"),
     ).select(list(EVIDENCE))

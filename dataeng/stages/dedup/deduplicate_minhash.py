@@ -17,15 +17,19 @@ a bucket with probability 1 - (1 - s^rows)^bands, which is 0.56 at 0.7 and 0.92 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Literal
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
 
 import polars as pl
 from pydantic import Field, model_validator
 
 from dataeng.stage import Columns, ExchangeStage, OutputFiles, Slices
-from dataeng.stages.dedup.buckets import candidate_requests, place_of
-from dataeng.stages.dedup.candidates import candidate_rows, verified_rows
+from dataeng.stages.dedup.buckets import FIRST_OLD_PLACE, candidate_requests, key_partition, place_of
+from dataeng.stages.dedup.candidates import SHINGLE_BITS, SHINGLES, candidate_rows, verified_rows
 from dataeng.stages.dedup.clusters import EVIDENCE, choose, connect, members
+from dataeng.stages.dedup.index_option import DedupIndex
+from dataeng.stages.dedup.index_reading import IndexReader
+from dataeng.stages.dedup.record_index import RecordIndex
 from dataeng.stages.dedup.signatures import preset_options, sign
 from dataeng.stages.dedup.survivors import Survivor, survivor_columns
 
@@ -46,6 +50,7 @@ class DeduplicateMinhash(ExchangeStage):
     """
 
     kernels: ClassVar[tuple[str, ...]] = ("hashing", "minhash", "datasketch_signatures", "shingle_sets")
+    not_emitted: ClassVar[tuple[str, ...]] = ("threshold", "similarity", "survivor", "dedup_index")
 
     preset: str | None = Field(
         default=None,
@@ -77,6 +82,11 @@ class DeduplicateMinhash(ExchangeStage):
         description="Which document of a cluster stays: columns, most important first, e.g. `quality.score desc`; "
         "`text_bytes` is the length; `domain: [books, web]` ranks values",
     )
+    dedup_index: DedupIndex | None = Field(
+        default=None,
+        description="What earlier runs kept: `path`; `add: true` adds what is left; `segment` names it; "
+        "`store: signature` keeps less of it",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -88,6 +98,36 @@ class DeduplicateMinhash(ExchangeStage):
         if len(given) == 1:
             raise ValueError(f"give bands and rows together, or neither; found {', '.join(given)} beside a preset")
         return {**found, **options}
+
+    @model_validator(mode="after")
+    def _signatures_estimate_jaccard(self) -> Self:
+        index = self.dedup_index
+        if index is not None and index.store == "signature" and self.similarity == "containment":
+            raise ValueError("signatures say nothing about containment; an index for it has to `store: shingles`")
+        return self
+
+    def planned(self, run_dir: Path) -> Self:
+        if self.dedup_index is None:
+            return self
+        planned = self.dedup_index.planned(run_dir, self.index_method(), self.index_parameters())
+        return self.model_copy(update={"dedup_index": planned})
+
+    def side_inputs(self) -> Mapping[str, str]:
+        return self.dedup_index.side_inputs() if self.dedup_index is not None else {}
+
+    def follower(self, name: str) -> RecordIndex | None:
+        if self.dedup_index is None or not self.dedup_index.add:
+            return None
+        return RecordIndex(of=self, folder=f"exchange/{name}.index/segment", partitions=self.partitions)
+
+    def index_method(self) -> str:
+        return "minhash"
+
+    def index_parameters(self) -> Mapping[str, Any]:
+        assert self.dedup_index is not None
+        names = ("bands", "rows", "ngram", "unit", "normalization", "hash_bits", "signatures", "seed")
+        own = {name: getattr(self, name) for name in names}
+        return {**own, "shingle_bits": SHINGLE_BITS, "store": self.dedup_index.store}
 
     def needed_kernels(self) -> tuple[str, ...]:
         other = "minhash" if self.signatures == "datasketch" else "datasketch_signatures"
@@ -110,24 +150,48 @@ class DeduplicateMinhash(ExchangeStage):
 
     def emit(self, batch: pl.DataFrame) -> pl.DataFrame:
         from dataeng.kernels.hashing import hash_texts
+        from dataeng.kernels.text import text_buffers
+
+        texts = batch.get_column("text")
+        documents = batch.select(place_of().alias("place"), pl.Series("content", hash_texts(text_buffers(texts))[1]))
+        keys, _ = self._keys(texts)
+        emitted = documents.with_columns(keys).filter(pl.col("keys").list.len() > 0).explode("keys")
+        emitted = emitted.rename({"keys": "key"})
+        return emitted.with_columns(key_partition(pl.col("key"), self.num_partitions).alias("partition"))
+
+    def index_rows(self, batch: pl.DataFrame) -> pl.DataFrame:
+        """Returns ``keys``, ``content`` and ``shingles`` or ``signature`` of documents, as a dedup index keeps them."""
+        from dataeng.kernels.hashing import hash_texts
+        from dataeng.kernels.text import text_buffers
+
+        texts = batch.get_column("text")
+        keys, signature = self._keys(texts)
+        assert self.dedup_index is not None
+        kept = self._shingles(texts) if self.dedup_index.store == "shingles" else signature
+        return pl.DataFrame([keys, pl.Series("content", hash_texts(text_buffers(texts))[1]), kept])
+
+    def _keys(self, texts: pl.Series) -> tuple[pl.Series, pl.Series]:
+        """Returns ``keys`` and ``signature`` of texts; the only key of a short one is all its words."""
         from dataeng.kernels.minhash import band_keys
         from dataeng.kernels.text import text_buffers
 
-        texts = text_buffers(batch.get_column("text"))
+        num_perm = self.bands * self.rows
         signed = sign(
-            texts, self.bands * self.rows, self.seed, self.hash_bits, self.signatures, self.ngram, self.unit,
+            text_buffers(texts), num_perm, self.seed, self.hash_bits, self.signatures, self.ngram, self.unit,
             self.normalization,
         )  # fmt: skip
-        shingled = pl.Series(signed.num_shingles > 0)
-        documents = batch.select(place_of().alias("place"), pl.Series("content", hash_texts(texts)[1]))
-        keys = band_keys(signed.minima[shingled.to_numpy()], bands=self.bands, rows=self.rows)  # [documents, bands]
-        # Band b of document d is row d * bands + b.
-        banded = documents.filter(shingled).select(pl.all().repeat_by(self.bands).explode())
-        banded = banded.with_columns(pl.Series("key", keys.reshape(-1), dtype=pl.UInt64))
-        short = batch.select("text").with_columns(documents.get_columns()).filter(~shingled)
-        whole = short.with_columns(self._whole(short.get_column("text")).alias("key")).filter(pl.col("key") != 0)
-        emitted = pl.concat([banded, whole.select(banded.columns)])
-        return emitted.with_columns((pl.col("key") % self.num_partitions).cast(pl.UInt32).alias("partition"))
+        banded = band_keys(signed.minima, bands=self.bands, rows=self.rows)  # [texts, bands]
+        keys = pl.Series("keys", banded, dtype=pl.Array(pl.UInt64, self.bands)).cast(pl.List(pl.UInt64))
+        frame = pl.DataFrame([keys, texts.alias("text")]).with_row_index("at")
+        short = frame.filter(pl.Series(signed.num_shingles == 0))
+        if short.height:
+            whole = short.select("at", self._whole(short.get_column("text")).alias("whole"))
+            frame = frame.join(whole, on="at", how="left", maintain_order="left")
+            alone = pl.concat_list("whole").list.filter(pl.element() != 0)
+            frame = frame.with_columns(pl.when(pl.col("whole").is_null()).then("keys").otherwise(alone).alias("keys"))
+        width = pl.UInt32 if self.hash_bits == 32 else pl.UInt64
+        signature = pl.Series("signature", signed.minima, dtype=pl.Array(width, num_perm)).cast(pl.List(width))
+        return frame.get_column("keys"), signature
 
     def _whole(self, texts: pl.Series) -> pl.Series:
         """Returns one hash for all the words of each text; 0 for a text without words."""
@@ -142,7 +206,8 @@ class DeduplicateMinhash(ExchangeStage):
 
     def visit(self, step: int, batch: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
         shingles_of = self._shingles if self.threshold is not None else None
-        return candidate_rows(batch, rows, self.survivor, self.num_partitions, shingles_of)
+        signature_of = (lambda texts: self._keys(texts)[1]) if self._estimates else None
+        return candidate_rows(batch, rows, self.survivor, self.num_partitions, shingles_of, signature_of)
 
     def _shingles(self, texts: pl.Series) -> pl.Series:
         """Returns the shingle sets of texts; the only shingle of a short one is all its words."""
@@ -150,7 +215,7 @@ class DeduplicateMinhash(ExchangeStage):
         from dataeng.kernels.text import text_buffers
 
         sets = shingle_sets(
-            text_buffers(texts), ngram=self.ngram, unit=self.unit, normalization=self.normalization, bits=32
+            text_buffers(texts), ngram=self.ngram, unit=self.unit, normalization=self.normalization, bits=SHINGLE_BITS
         ).to_series("shingles")
         frame = pl.DataFrame([sets, texts.alias("text")]).with_row_index("at")
         short = frame.filter(pl.col("shingles").list.len() == 0)
@@ -158,17 +223,31 @@ class DeduplicateMinhash(ExchangeStage):
             return sets
         only = short.select("at", self._whole(short.get_column("text")).alias("only"))
         frame = frame.join(only, on="at", how="left", maintain_order="left")
-        own = pl.concat_list((pl.col("only") % (1 << 32)).cast(pl.UInt32))
-        alone = pl.when(pl.col("only").is_null()).then("shingles").otherwise(own)
+        only_bits = (pl.col("only") % (1 << SHINGLE_BITS)).cast(SHINGLES.inner)
+        alone = pl.when(pl.col("only").is_null()).then("shingles").otherwise(pl.concat_list(only_bits))
         return frame.select(alone.alias("shingles")).to_series()
 
     def reduce_slices(self, step: int, slices: Slices, outputs: OutputFiles) -> Iterator[pl.DataFrame]:
+        index = self.dedup_index
+        old = IndexReader(index.path, index.origins) if index is not None and index.origins else None
         if step == BUCKETS:
-            return candidate_requests(slices)
+            return candidate_requests(slices, old)
         if step == VERIFY:
-            return verified_rows(slices, self.survivor, self.num_partitions, self.threshold, self.similarity)
+            kept = (index.store,) if index is not None and self.threshold is not None else ()
+            return verified_rows(
+                slices, self.survivor, self.num_partitions, self.threshold, self.similarity, old, kept
+            )  # fmt: skip
         if step == CONNECT:
             return connect(slices, self.num_partitions)
         if step == CLUSTER:
             return members(slices, self.num_partitions)
-        return choose(slices, self.survivor, "minhash", "near_duplicate")
+        method = pl.lit("minhash")
+        if self._estimates:
+            method = pl.when(pl.col("partner") >= FIRST_OLD_PLACE).then(pl.lit("minhash_estimate")).otherwise(method)
+        return choose(slices, self.survivor, method, "near_duplicate")
+
+    @property
+    def _estimates(self) -> bool:
+        """Whether similarity to old documents is estimated from signatures."""
+        index = self.dedup_index
+        return index is not None and index.store == "signature" and bool(index.origins) and self.threshold is not None

@@ -22,7 +22,7 @@ from pydantic import Field, model_validator
 
 from dataeng.stage import Columns, ExchangeStage, OutputFiles, Slices
 from dataeng.stages.dedup.buckets import part_of, place_of, row_of
-from dataeng.stages.dedup.candidates import candidate_rows, verified_rows
+from dataeng.stages.dedup.candidates import SHINGLE_BITS, candidate_rows, verified_rows
 from dataeng.stages.dedup.clusters import EVIDENCE, choose, connect, members
 from dataeng.stages.dedup.survivors import Survivor, survivor_columns
 
@@ -95,7 +95,8 @@ class DeduplicateSimhash(ExchangeStage):
         from dataeng.kernels.shingle_sets import shingle_sets
         from dataeng.kernels.text import text_buffers
 
-        return shingle_sets(text_buffers(texts), ngram=self.ngram, unit=self.unit, bits=32).to_series("shingles")
+        sets = shingle_sets(text_buffers(texts), ngram=self.ngram, unit=self.unit, bits=SHINGLE_BITS)
+        return sets.to_series("shingles")
 
     def reduce_slices(self, step: int, slices: Slices, outputs: OutputFiles) -> Iterator[pl.DataFrame]:
         if step == EQUAL:

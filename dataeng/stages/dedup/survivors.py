@@ -18,6 +18,8 @@ from typing import Annotated
 import polars as pl
 from pydantic import AfterValidator
 
+from dataeng.stages.dedup.buckets import FIRST_OLD_PLACE
+
 TEXT_BYTES = "text_bytes"
 """May be named like a column: the length of the text in bytes."""
 
@@ -79,13 +81,16 @@ def ranks(criteria: Sequence[Criterion]) -> list[pl.Expr]:
 def first_of(
     table: pl.DataFrame, cluster: str | Sequence[str], criteria: Sequence[Criterion], place: str = "place"
 ) -> pl.DataFrame:
-    """Returns the row of each cluster that stays.
+    """Returns the row of each cluster that stays; an old document (of a dedup index) before all others.
 
     Args:
       table: rows with the columns of `ranks`, ``cluster`` (one column or several) and ``place``.
     """
     directions = [_parsed(criterion)[1] for criterion in criteria]
     ordered = table.sort(
-        [*rank_columns(criteria), place], descending=[*directions, False], nulls_last=True, maintain_order=True
+        [pl.col(place) < FIRST_OLD_PLACE, *rank_columns(criteria), place],
+        descending=[False, *directions, False],
+        nulls_last=True,
+        maintain_order=True,
     )
     return ordered.unique(cluster, keep="first", maintain_order=True)

@@ -26,15 +26,25 @@ WAITING_BYTES = 32 << 20
 """Documents that wait for a later round are kept in memory up to this size; if they are more, all are read again."""
 
 
+def estimates(members: pl.Series, others: pl.Series) -> pl.Series:
+    """Returns the share of equal minima of signature i of ``members`` and of ``others``; 0 where one is null."""
+    frame = pl.DataFrame({"a": members, "b": others}).with_row_index("pair")
+    both = frame.drop_nulls()
+    equal = both.explode("a", "b").group_by("pair").agg((pl.col("a") == pl.col("b")).mean().alias("share"))
+    return frame.select("pair").join(equal, on="pair", how="left", maintain_order="left")["share"].fill_null(0.0)
+
+
 class _Leaders:
-    """Whom the documents of each hub are compared with in a round: ``hub, leader, shingles``, one row a hub."""
+    """Whom the documents of each hub are compared with in a round."""
 
     def __init__(self, found: pl.DataFrame) -> None:
+        """Takes ``hub, leader, shingles``, and ``signature`` of those of whom there is nothing else."""
         from dataeng.kernels.shingle_sets import ShingleSets
 
         once = found.unique("hub", maintain_order=True)
         self.places = once.select("hub", "leader").with_row_index("leader_row")
         self.sets = ShingleSets.from_series(once.get_column("shingles"))
+        self.signatures = once.get_column("signature") if "signature" in once.columns else None
 
 
 def _compared(
@@ -42,8 +52,8 @@ def _compared(
 ) -> pl.DataFrame:
     """Returns ``row, place, hub, content, leader, similarity`` of the documents in a table that wait for a leader.
 
-    Shingles stay where they are: documents are numbered, not copied. Containment is that of the smaller set in the
-    larger one (the overlap coefficient).
+    Shingles stay where they are: documents are numbered, not copied. Where a leader's signature is all that there is,
+    the similarity is estimated. Containment is that of the smaller set in the larger one (the overlap coefficient).
     """
     from dataeng.kernels.shingle_sets import ShingleSets, containment, jaccard
 
@@ -54,18 +64,26 @@ def _compared(
     pairs = pairs.join(leaders.places, on="hub", how="inner", maintain_order="left")
     pairs = pairs.filter(pl.col("place") != pl.col("leader"))
     own, others = ShingleSets.from_series(table.get_column("shingles")), leaders.sets
-    rows, leader_rows = pairs.get_column("row").to_numpy(), pairs.get_column("leader_row").to_numpy()
+    rows, leader_rows = pairs.get_column("row"), pairs.get_column("leader_row")
+    at, leader_at = rows.to_numpy(), leader_rows.to_numpy()
     if measure == "jaccard":
-        similarity = jaccard(own, others, rows, leader_rows)
+        exact = jaccard(own, others, at, leader_at)
     else:
-        similarity = np.maximum(
-            containment(own, others, rows, leader_rows), containment(others, own, leader_rows, rows)
-        )
-    return pairs.drop("leader_row").with_columns(pl.Series("similarity", similarity, dtype=pl.Float64))
+        exact = np.maximum(containment(own, others, at, leader_at), containment(others, own, leader_at, at))
+    similarity = pl.Series("similarity", exact, dtype=pl.Float64)
+    if leaders.signatures is not None:
+        signatures = leaders.signatures.gather(leader_rows)
+        estimated = estimates(table.get_column("signature").gather(rows), signatures)
+        similarity = pl.select(pl.when(signatures.is_not_null()).then(estimated).otherwise(similarity)).to_series()
+    return pairs.drop("leader_row").with_columns(similarity.alias("similarity"))
 
 
 def accepted_pairs(
-    slices: Slices, threshold: float | None, measure: Similarity, rounds: int = ROUNDS
+    slices: Slices,
+    threshold: float | None,
+    measure: Similarity,
+    rounds: int = ROUNDS,
+    old: pl.DataFrame | None = None,
 ) -> Iterator[pl.DataFrame]:
     """Yields pairs of documents that are similar: ``place, partner, similarity``.
 
@@ -74,13 +92,15 @@ def accepted_pairs(
       threshold: least similarity; None accepts every document with its hub, as similar as ``similarity`` says, and
         looks at no shingles.
       rounds: how often those that are left elect somebody.
+      old: hubs in a dedup index: ``hub``, and ``shingles`` or ``signature``; the latter is compared with ``signature``
+        of the rows.
     """
     own = pl.col("place") == pl.col("hub")
     if threshold is None:
         for table in slices:
             yield table.filter(~own).select("place", pl.col("hub").alias("partner"), "similarity")
         return
-    leaders = _Leaders(pl.concat([_as_leaders(table.filter(own)) for table in slices]))
+    leaders = _Leaders(_first_leaders(slices, old))
     source: Iterable[pl.DataFrame] = slices
     waiting: pl.DataFrame | None = None  # (place, hub) not yet similar to anybody; None: all
     for _ in range(rounds):
@@ -107,6 +127,14 @@ def accepted_pairs(
         leaders = _Leaders(
             pl.concat([_as_leaders(table.join(chosen, on=["place", "hub"], how="semi")) for table in source])
         )
+
+
+def _first_leaders(slices: Slices, old: pl.DataFrame | None) -> pl.DataFrame:
+    """Returns the hubs themselves, and those of a dedup index."""
+    own = pl.concat([_as_leaders(table.filter(pl.col("place") == pl.col("hub"))) for table in slices])
+    if old is None:
+        return own
+    return pl.concat([own, old.select("hub", pl.col("hub").alias("leader"), pl.exclude("hub"))], how="diagonal")
 
 
 def _as_leaders(table: pl.DataFrame) -> pl.DataFrame:

@@ -8,7 +8,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from dataeng.document import DOMAIN_PATTERN
-from dataeng.predicate import Predicate, parse_predicate
+from dataeng.predicate import Predicate, PredicateError, parse_predicate
 from dataeng.stage import Columns, RowStage
 
 
@@ -31,11 +31,22 @@ class AssignDomain(RowStage):
     _predicates: tuple[tuple[str, Predicate], ...] = PrivateAttr(default=())
 
     def model_post_init(self, context: Any) -> None:
-        self._predicates = tuple((rule.domain, parse_predicate(rule.where)) for rule in self.rules)
+        predicates = []
+        for index, rule in enumerate(self.rules):
+            try:
+                predicates.append((rule.domain, parse_predicate(rule.where)))
+            except PredicateError as error:
+                raise PredicateError(str(error), error.offset, option=f"rules.{index}.where") from error
+        self._predicates = tuple(predicates)
 
     def columns(self) -> Columns:
         read = {column for _, predicate in self._predicates for column in predicate.columns}
-        return Columns(reads=("domain", *sorted(read - {"domain"})))
+        read_by = {
+            column: f"rules.{index}.where"
+            for index, (_, predicate) in reversed(list(enumerate(self._predicates)))
+            for column in predicate.columns
+        }
+        return Columns(reads=("domain", *sorted(read - {"domain"})), read_by=read_by)
 
     def apply(self, batch: pl.DataFrame) -> pl.DataFrame:
         domain = pl.col("domain")

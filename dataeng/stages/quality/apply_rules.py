@@ -8,6 +8,7 @@ import polars as pl
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
 
 from dataeng.document import DETAIL, REASON, with_reason_columns
+from dataeng.errors import ConfigError
 from dataeng.presets import Preset, load_preset, override_parameters, preset_path
 from dataeng.presets.judgement import JudgedRule, columns_read, evidence, first_broken_rule, reasons, rules_in_order
 from dataeng.stage import Columns, RowStage, beside_pipeline
@@ -24,7 +25,7 @@ class ApplyRules(RowStage):
     presets: tuple[str, ...] = Field(min_length=1)
     """Names of presets that come with the package (``gopher@datatrove``), or paths of YAML files of one's own."""
     set: dict[str, float | None] = Field(default_factory=dict)
-    """Other values for parameters, e.g. ``{gopher.max_symbol_word_ratio: 0.15}``; null switches the rule off."""
+    """Other values for parameters, e.g. ``{gopher.max_symbol_ratio: 0.15}``; null switches the rule off."""
 
     _rules: tuple[JudgedRule, ...] = PrivateAttr(default=())
 
@@ -41,10 +42,22 @@ class ApplyRules(RowStage):
         Raises:
           ConfigError: an unknown preset or parameter, or a preset file that is wrong.
         """
-        return override_parameters(tuple(load_preset(name) for name in self.presets), self.set)
+        presets = []
+        for index, name in enumerate(self.presets):
+            try:
+                presets.append(load_preset(name))
+            except ConfigError as error:
+                raise ConfigError(str(error), option=f"presets.{index}") from error
+        return override_parameters(tuple(presets), self.set)
 
     def columns(self) -> Columns:
-        return Columns(reads=columns_read(rules_in_order(self.loaded_presets())))
+        read_by: dict[str, str] = {}
+        hints: dict[str, str] = {}
+        for index, preset in enumerate(self.loaded_presets()):
+            hints |= preset.columns
+            for column in columns_read(rules_in_order((preset,))):
+                read_by.setdefault(column, f"presets.{index}")
+        return Columns(reads=tuple(read_by), read_by=read_by, hints=hints)
 
     def model_files(self) -> tuple[Path, ...]:
         return tuple(preset_path(name) for name in self.presets)

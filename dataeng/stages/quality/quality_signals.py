@@ -60,6 +60,9 @@ class QualitySignals(RowStage):
             signals={PREFIX + name: pl.Int64() for name in COUNTERS} | (self._more() if self.signals == "all" else {}),
         )
 
+    def remedy(self, column: str) -> str:
+        return "`signals: all`" if self.signals == "default" and column in self._more() else ""
+
     @staticmethod
     def _more() -> dict[str, pl.DataType]:
         from dataeng.kernels.extended_counters import EXTENDED_COUNTERS, EXTENDED_MEASURES

@@ -28,17 +28,19 @@ _C4: dict[str, Parameter] = {
     "curly_bracket": True,  # drops the page
     "policy": True,  # "terms of use", "privacy policy", "cookie policy", "use(s) (of) cookies"
     "min_sentences": 5,  # fewer drop the page
+    "bad_words": None,  # one in what is left drops the page
 }
 
 #: Preset → its parameters. None switches a rule off.
 PRESETS: dict[str, dict[str, Parameter]] = {
-    # tensorflow_datasets/text/c4_utils.py, clean_page; without its list of bad words
+    # TensorFlow Datasets 4.9, tensorflow_datasets/text/c4_utils.py: clean_page, then the filter of bad words
     "c4@t5": {
         **_C4,
         "end_marks": '.?!"',
         "min_line_words": 5,
         "count_citations_as_words": False,
         "min_sentences": 3,
+        "bad_words": True,
     },
     # datatrove 0.10.1, C4QualityFilter
     "c4@datatrove": _C4,
@@ -56,6 +58,10 @@ PRESETS: dict[str, dict[str, Parameter]] = {
 }
 
 
+#: Of what type a parameter is whose value in a preset may be null.
+_EXAMPLES: dict[str, Parameter] = {"end_marks": "", "bad_words": True}
+
+
 class RemoveLines(RowStage):
     """Removes lines from texts by the rules of a preset, and drops the pages that the preset's source drops.
 
@@ -66,6 +72,8 @@ class RemoveLines(RowStage):
     more count per rule (`c4_lines_removed_short`). A line counts for the first rule that removes it. Reasons:
 
     - `c4_lorem_ipsum`, `c4_curly_bracket` (only in lines that the rules before left), `c4_too_few_sentences`
+    - `c4_bad_words` (only in `c4@t5`): a word of LDNOOBW's list for the document's language is left, standing alone
+      (anywhere in Japanese, Thai and Chinese)
     - `refinedweb_words_removed`: more than `max_removed_words_share` of the words went; `refinedweb_no_words`: there
       were none; `refinedweb_no_lines`: none is left
 
@@ -77,6 +85,9 @@ class RemoveLines(RowStage):
     preset: str = Field(default="c4@datatrove", description="Whose rules: one of the presets above")
     set: dict[str, Parameter] = Field(
         default_factory=dict, description="Other values for parameters; null switches a rule off"
+    )
+    language: str | None = Field(
+        default=None, description="Whose bad words are looked for; null takes each document's `language`. C4 took `en`"
     )
 
     def parameters(self) -> dict[str, Parameter]:
@@ -91,7 +102,7 @@ class RemoveLines(RowStage):
         for name, value in self.set.items():
             if name not in known:
                 raise ConfigError(f"remove_lines: {self.preset} has no parameter '{name}'{nearest(name, known)}")
-            _check_value(name, value, known[name] if name != "end_marks" else "")
+            _check_value(name, value, _EXAMPLES.get(name, known[name]))
         return {**known, **self.set}
 
     @property
@@ -101,9 +112,9 @@ class RemoveLines(RowStage):
     def columns(self) -> Columns:
         from dataeng.kernels import c4_lines, refinedweb_lines
 
-        self.parameters()
         counts = c4_lines.COUNTS if self.family == "c4" else refinedweb_lines.COUNTS
-        return Columns(reads=(TEXT,), signals={self._signal(count): pl.Int64() for count in counts})
+        reads = (TEXT, "language") if self.parameters().get("bad_words") and self.language is None else (TEXT,)
+        return Columns(reads=reads, signals={self._signal(count): pl.Int64() for count in counts})
 
     def _signal(self, count: str) -> str:
         return f"{self.family}_lines" if count == "lines" else f"{self.family}_lines_{count}"
@@ -115,22 +126,39 @@ class RemoveLines(RowStage):
         texts = text_buffers(batch.get_column(TEXT))
         rules = c4_lines if self.family == "c4" else refinedweb_lines
         edited = self._remove_c4(texts) if self.family == "c4" else self._remove_refinedweb(texts)
+        reason = pl.Series("_reason", edited.reasons).replace_strict(
+            dict(enumerate((None, *(f"{self.family}_{reason}" for reason in rules.REASONS[1:])))),
+            return_dtype=pl.String,
+        )
         batch = batch.with_columns(
             *(pl.Series(self._signal(name), edited.counts[:, i]) for i, name in enumerate(rules.COUNTS)),
             edited.texts.alias("_edited"),
-            pl.Series("_reason", edited.reasons),
+            reason,
+            pl.format("{} of {} lines removed", pl.lit(edited.counts[:, 1]), pl.lit(edited.counts[:, 0])).alias(
+                "_detail"
+            ),
         )
-        batch = batch.with_columns(
-            pl.when(pl.col(TEXT).is_null() | (pl.col("_reason") > 0))
-            .then(pl.col(TEXT))
-            .otherwise(pl.col("_edited"))
-            .alias(TEXT)
+        if self.parameters().get("bad_words"):
+            batch = self._judge_words(batch)
+        goes = pl.col("_reason").is_not_null()
+        left = pl.when(pl.col(TEXT).is_null() | goes).then(pl.col(TEXT)).otherwise(pl.col("_edited"))
+        batch = drop_where(batch.with_columns(left.alias(TEXT)), goes, pl.col("_reason"), pl.col("_detail"))
+        return batch.drop("_edited", "_reason", "_detail")
+
+    def _judge_words(self, batch: pl.DataFrame) -> pl.DataFrame:
+        """Gives pages of which a bad word is left a reason; the others are not searched."""
+        from dataeng.stages.quality.quality_signals import count_bad_words
+
+        rows = batch.get_column("_reason").is_null().arg_true()
+        kept = batch.select("_edited", pl.lit(self.language).alias("language") if self.language else "language")[rows]
+        found = count_bad_words(kept.get_column("_edited").fill_null(""), kept.get_column("language")).fill_null(0)
+        bad = found > 0
+        rows, found = rows.filter(bad), found.filter(bad)
+        words = pl.select(pl.format("{} bad words left", found)).to_series()
+        return batch.with_columns(
+            batch.get_column("_reason").scatter(rows, "c4_bad_words"),
+            batch.get_column("_detail").scatter(rows, words),
         )
-        reason = pl.col("_reason").replace_strict(
-            dict(enumerate(f"{self.family}_{reason}" for reason in rules.REASONS)), return_dtype=pl.String
-        )
-        detail = pl.format("{} of {} lines removed", self._signal("removed"), self._signal("lines"))
-        return drop_where(batch, pl.col("_reason") > 0, reason, detail).drop("_edited", "_reason")
 
     def _remove_c4(self, texts: TextBuffers) -> Edited:
         import numpy as np

@@ -7,11 +7,10 @@ import pytest
 
 from dataeng.config import load_pipeline
 from dataeng.errors import ConfigError, PlanError
-from dataeng.kernels.counters import COUNTERS
 from dataeng.plan import make_plan
 from dataeng.presets import load_preset, preset_names
 from dataeng.stages.quality.apply_rules import ApplyRules
-from dataeng.stages.quality.quality_signals import QualitySignals
+from dataeng.stages.quality.quality_signals import QualitySignals, documented_signals
 
 
 def frame(**signals: list[int | None]) -> pl.DataFrame:
@@ -46,7 +45,7 @@ def test_the_first_broken_rule_is_the_reason_and_says_why() -> None:
     batch = frame(symbol_free_words=[12], hashes=[100])
     found = ApplyRules(presets=("gopher@datatrove",)).apply(batch)
     assert found["reason"].to_list() == ["gopher_short_doc"]
-    assert found["detail"].to_list() == ["quality_symbol_free_words=12 min_doc_words=50"]
+    assert found["detail"].to_list() == ["quality_symbol_free_words=12 min_words=50"]
 
 
 def test_presets_apply_in_the_order_given() -> None:
@@ -67,7 +66,7 @@ def test_earlier_reasons_stay() -> None:
 def test_parameters_can_be_set_and_switched_off() -> None:
     batch = frame(hashes=[15, 40])
     assert reasons(batch, set={"gopher.max_symbol_word_ratio": 0.2}) == [None, "gopher_too_many_hashes"]
-    assert reasons(batch, set={"gopher.max_symbol_word_ratio": None}) == [None, None]
+    assert reasons(batch, set={"gopher.max_symbol_ratio": None}) == [None, None]
     assert reasons(batch, set={"gopher.max_symbol_word_ratio": 0}) == ["gopher_too_many_hashes"] * 2
 
 
@@ -85,7 +84,8 @@ def test_it_reads_exactly_the_signals_used() -> None:
 
 
 def test_the_packaged_presets_use_known_signals_and_columns_only() -> None:
-    known = {f"quality_{name}" for name in COUNTERS} | {"language", "language_score"}
+    known = {name for signals in documented_signals().values() for name in signals}
+    known |= {"language", "language_score", "perplexity"}
     for name in preset_names():
         assert set(ApplyRules(presets=(name,)).columns().reads) <= known, name
 
@@ -94,7 +94,7 @@ def test_the_packaged_presets_use_known_signals_and_columns_only() -> None:
     ("presets", "parameters", "message"),
     [
         (("gopher@datatrov",), {}, "unknown preset 'gopher@datatrov'; did you mean 'gopher@datatrove'"),
-        (("gopher@datatrove",), {"gopher.max_symbol_ratio": 1}, "did you mean 'gopher.max_symbol_word_ratio'"),
+        (("gopher@datatrove",), {"gopher.max_symbol_ration": 1}, "did you mean 'gopher.max_symbol_ratio'"),
         (("missing.yaml",), {}, "preset file missing.yaml does not exist"),
     ],
 )
@@ -117,7 +117,7 @@ def test_a_preset_of_ones_own(tmp_path: Path) -> None:
 def test_detail_is_that_of_the_rule_even_where_a_row_came_with_one() -> None:
     batch = frame(symbol_free_words=[12, 100]).with_columns(reason=pl.lit(None, pl.String), detail=pl.lit("before"))
     assert ApplyRules(presets=("gopher@datatrove",)).apply(batch)["detail"].to_list() == [
-        "quality_symbol_free_words=12 min_doc_words=50",
+        "quality_symbol_free_words=12 min_words=50",
         "before",
     ]
 
@@ -156,10 +156,76 @@ def test_a_preset_file_lies_beside_the_pipeline_file(tmp_path: Path, monkeypatch
             "quality_wrods < 3",
             "'apply_rules' reads the column 'quality_wrods', which is not there; did you mean 'quality_words'",
         ),
-        ("quality_words << 3", "'apply_rules': .*rules/mine.yaml, rule 'mine_x': predicate 'quality_words << 3'"),
-        ("quality_words * 3", "'apply_rules': .*rules/mine.yaml, rule 'mine_x': predicate .* is Float64"),
+        (
+            "quality_words << 3",
+            r"pipeline\.yaml:6:29: 'apply_rules': .*rules/mine\.yaml:3:30: rule 'mine_x': predicate .*<< 3'",
+        ),
+        (
+            "quality_words * 3",
+            r"pipeline\.yaml:6:29: 'apply_rules': .*rules/mine\.yaml:3:30: rule 'mine_x': predicate .* is Float64",
+        ),
     ],
 )
 def test_a_wrong_rule_is_an_error_before_anything_runs(tmp_path: Path, rule: str, message: str) -> None:
     with pytest.raises(PlanError, match=message):
         make_plan(load_pipeline(pipeline(tmp_path, rule)))
+
+
+def plan_error(folder: Path, stages: str) -> str:
+    (folder / "0.jsonl").write_text('{"text": "one two"}\n')
+    file = folder / "pipeline.yaml"
+    file.write_text(f"sources:\n  - read_files: {{paths: ['*.jsonl']}}\nstages:\n{stages}")
+    with pytest.raises(PlanError) as caught:
+        make_plan(load_pipeline(file))
+    return str(caught.value).removeprefix(f"{folder}/")
+
+
+SIGNALS = "  - quality_signals: {language: en}\n"
+
+
+@pytest.mark.parametrize(
+    ("rules", "expected"),
+    [
+        (
+            "{presets: [gopher@paper]}",
+            "pipeline.yaml:5:29: 'apply_rules' reads the column 'quality_raw_words', which is",
+        ),
+        ("{presets: [gopher@datatrove], set: {gopher.max_word: 3}}", "pipeline.yaml:5:71: 'apply_rules': unknown para"),
+        (
+            "{presets: [ccnet@head]}",
+            "pipeline.yaml:5:29: 'apply_rules' reads the column 'language_score', which is",
+        ),
+        ("{presets: [gopher@datatrov]}", "pipeline.yaml:5:29: 'apply_rules': unknown preset 'gopher@datatrov'"),
+        (
+            "{presets: [gopher@datatrove]}\n    where: url == 'x' and lang == 3",
+            "pipeline.yaml:6:27: 'apply_rules' reads",
+        ),
+        ("{presets: [gopher@datatrove]}\n    where: 'url == f(x)'", "pipeline.yaml:6:20: 'apply_rules': predicate"),
+    ],
+)
+def test_what_a_rule_lacks_is_told_with_its_place(tmp_path: Path, rules: str, expected: str) -> None:
+    assert plan_error(tmp_path, f"{SIGNALS}  - apply_rules: {rules}\n").startswith(expected)
+
+
+def test_what_to_do_about_a_missing_column_is_told(tmp_path: Path) -> None:
+    message = plan_error(tmp_path, f"{SIGNALS}  - apply_rules: {{presets: [gopher@paper]}}\n")
+    assert message.endswith("pipeline.yaml:4:5 'quality_signals' adds it with `signals: all`")
+    language = "  - identify_language: {min_score: 0.5}\n"
+    message = plan_error(tmp_path, f"{language}{SIGNALS}  - apply_rules: {{presets: [ccnet@head]}}\n")
+    assert "'perplexity', which is not there: the perplexity of each document by a language model" in message
+    message = plan_error(tmp_path, f"{SIGNALS}  - assign_domain: {{rules: [{{domain: x, where: lang == 'de'}}]}}\n")
+    assert message.startswith("pipeline.yaml:5:48: 'assign_domain' reads the column 'lang'")
+
+
+def test_ccnets_buckets() -> None:
+    batch = pl.DataFrame(
+        {
+            "quality_chars": [500] * 6,
+            "language": ["de", "de", "de", "de", "xx", "de"],
+            "language_score": [0.9] * 6,
+            "perplexity": [369.9, 370.0, 589.9, 590.0, 1e6, None],
+        }
+    )
+    dropped = {name: ApplyRules(presets=(f"ccnet@{name}",)).apply(batch)["reason"] for name in ("head", "middle")}
+    assert [reason is None for reason in dropped["head"]] == [True, False, False, False, True, True]
+    assert [reason is None for reason in dropped["middle"]] == [True, True, True, False, True, True]

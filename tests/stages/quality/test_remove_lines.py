@@ -8,13 +8,14 @@ import polars as pl
 import pytest
 
 from dataeng.errors import ConfigError
+from dataeng.stages.quality.bad_words import bad_words
 from dataeng.stages.quality.remove_lines import PRESETS, RemoveLines
 
 TEXT = "A line that says something. Another sentence of it.\nMENU\nAnd one more line here.\nShort.\n"
 
 
 def applied(texts: list[str | None], preset: str = "c4@datatrove", **values: object) -> pl.DataFrame:
-    stage = RemoveLines(preset=preset, set=values)  # type: ignore[arg-type]
+    stage = RemoveLines(preset=preset, set=values, language="en")  # type: ignore[arg-type]
     result = stage.apply(pl.DataFrame({"text": texts}, schema={"text": pl.String}))
     assert all(result.schema[name] == dtype for name, dtype in stage.columns().signals.items())
     return result
@@ -46,7 +47,25 @@ def test_presets_differ_as_their_sources_do() -> None:
     assert applied(["Two [1] words."], "c4@t5", **counted)["reason"][0] == "c4_too_few_sentences"
 
 
-@pytest.mark.parametrize("name", [name for name in PRESETS["c4@datatrove"] if name != "count_citations_as_words"])
+def test_a_bad_word_in_what_is_left_drops_the_page() -> None:
+    bad = bad_words("en")[0]
+    page = "A line that says something else. And one more here. " * 2 + "It ends."
+    texts = [f"{page}\n{bad} menu", f"{page}\nThis line holds {bad.upper()}, as some do.", page, None]
+    batch = pl.DataFrame({"text": texts * 2, "language": ["en"] * 4 + ["en", "sw", None, "en"]})
+    stage = RemoveLines(preset="c4@t5")
+    found = stage.apply(batch)
+    assert found["reason"].to_list()[:7] == [None, "c4_bad_words", None, "c4_too_few_sentences", None, None, None]
+    assert found["text"][1] == texts[1] and found["detail"][1] == "1 bad words left" and found["text"][0] == page
+    assert stage.columns().reads == ("text", "language")
+    off = RemoveLines(preset="c4@t5", set={"bad_words": None})
+    assert off.columns().reads == ("text",) and off.apply(batch)["reason"][1] is None
+    switched_on = RemoveLines(preset="c4@datatrove", set={"bad_words": True, "min_sentences": 3}, language="en")
+    assert switched_on.apply(batch)["reason"][5] == "c4_bad_words"
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in PRESETS["c4@datatrove"] if name not in ("count_citations_as_words", "bad_words")]
+)
 def test_every_c4_rule_can_be_switched_off(name: str) -> None:
     lines = {
         "max_word_chars": "x" * 1001 + " is long here.",
