@@ -9,11 +9,11 @@ Sets:
 * planted: 1,500 pages of `tests.benchmarks.dedup_corpus`: copies and editions with 0.2 to 10 % of the words replaced.
 
 Truth is computed for every pair of a set: the Jaccard similarity of the sets of five-word shingles as the labels
-define them, words being runs of letters and digits in lower case; texts of fewer words are equal or not. A pair
-is found if both are in one cluster, and right if its similarity reaches the threshold. A *false merge* is a pair of one
+define them, words being runs of letters and digits in lower case; texts of fewer words are equal or not. A pair is
+found if both are in one cluster, and right if its similarity reaches the threshold. A *false merge* is a pair of one
 cluster below it, also where a chain of right pairs leads from one to the other. text-dedup is called with an
-interpreter that has it (see
-`tests.benchmarks.dedup_whole`); datatrove comes with the extra ``datatrove``, datasketch with ``test``.
+interpreter that has it (see `tests.benchmarks.dedup_whole`); datatrove comes with the extra ``datatrove``, datasketch
+with ``test``.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ import polars as pl
 from dataeng.stage import ExchangeStage
 from dataeng.stages.dedup.deduplicate_exact import DeduplicateExact
 from dataeng.stages.dedup.deduplicate_minhash import DeduplicateMinhash
+from dataeng.stages.dedup.deduplicate_simhash import DeduplicateSimhash
 from tests.stages.exchange import run_exchange
 
 BANDS, ROWS, NGRAM, SEED = 14, 8, 5, 1
@@ -51,6 +52,10 @@ def ours(stage: ExchangeStage) -> Method:
         return joined(len(texts), list(zip(verdicts.get_column("row").to_list(), kept.to_list(), strict=True)))
 
     return run
+
+
+def ours_verified_simhash(texts: Sequence[str], threshold: float, folder: Path) -> list[int]:
+    return ours(DeduplicateSimhash(ngram=NGRAM, threshold=threshold))(texts, threshold, folder)
 
 
 def ours_verified(texts: Sequence[str], threshold: float, folder: Path) -> list[int]:
@@ -144,11 +149,14 @@ def text_dedup(python: str) -> Method:
 #: Methods that have no threshold of their own are run once.
 WITHOUT_THRESHOLD: dict[str, Method] = {
     "dataeng, exact text": ours(DeduplicateExact()),
+    "dataeng, exact normalised text": ours(DeduplicateExact(by="normalized_text")),
+    "dataeng, SimHash": ours(DeduplicateSimhash(threshold=None)),
     "dataeng, MinHash 14x8": ours(DeduplicateMinhash(bands=BANDS, rows=ROWS, ngram=NGRAM, seed=SEED, threshold=None)),
     "datatrove, MinHash 14x8": datatrove,
     "datasketch, MinHashLSH 14x8": datasketch_same_bands,
 }
 WITH_THRESHOLD: dict[str, Method] = {
+    "dataeng, SimHash verified": ours_verified_simhash,
     "dataeng, MinHash 14x8 verified": ours_verified,
     "dataeng, MinHash 40x5 verified": ours_verified_wide,
     "datasketch, MinHashLSH(threshold)": datasketch,

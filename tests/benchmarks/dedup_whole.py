@@ -11,9 +11,8 @@ one after the other and are timed from outside with all their processes. 5-word 
   ``--text-dedup PYTHON`` or TEXT_DEDUP_PYTHON (python -m venv DIR; DIR/bin/pip install text-dedup==0.4.0).
 
 The peers would take hours for what we are timed on, so they get a smaller corpus by the same generator, and what is
-compared are seconds per MB. Ours are those of the whole program, start-up and all; from the peers' the seconds that
-they take for a corpus of one page are taken off. `ratio_small_*` compare whole programs, start-up and all, on the small
-corpus.
+compared are seconds per MB, without start-up on either side: the seconds that a program takes for a corpus of one page
+are taken off. `ratio_small_*` compare whole programs, start-up and all, on the small corpus.
 """
 
 from __future__ import annotations
@@ -122,7 +121,7 @@ def measure_whole(
 
     run_timed(our_command(ours, folder / "tiny", workers, {}))  # kernels are compiled now if they were not
     runs = {"dataeng": run_ours("large"), "dataeng, not verified": run_ours("large", threshold=None)}
-    runs["dataeng, small"] = run_ours("small")
+    runs["dataeng, small"], runs["dataeng, tiny"] = run_ours("small"), run_ours("tiny")
     peers = ["datatrove", "rensa", *(["text_dedup"] if text_dedup else [])]
     for peer in peers:
         for name in ("small", "tiny"):
@@ -143,7 +142,7 @@ def print_runs(runs: Mapping[str, Measured], corpora: Mapping[str, Corpus], work
 
 
 def figures(runs: Mapping[str, Measured], peers: list[str], large: float, small: float) -> dict[str, float]:
-    ours = runs["dataeng"].per(large)
+    ours = runs["dataeng"].minus(runs["dataeng, tiny"]).per(large)
     found: dict[str, float] = {}
     for peer in peers:
         whole = runs[f"{peer}, small"]

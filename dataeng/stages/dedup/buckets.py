@@ -54,7 +54,7 @@ def candidate_requests(slices: Slices, old: OldDocuments | None = None) -> Itera
       old: a dedup index.
     """
     buckets = _buckets(slices)
-    hubs = buckets.filter(pl.col("documents") > 1).select("key", pl.col("place").alias("hub"))
+    hubs = buckets.filter(pl.col("least") != pl.col("most")).select("key", pl.col("place").alias("hub"))
     if old is not None:
         known = old.lookup(buckets.get_column("key").sort())
         hubs = pl.concat([hubs.join(known, on="key", how="anti"), known.select("key", pl.col("old").alias("hub"))])
@@ -73,17 +73,17 @@ def _requests(pairs: pl.DataFrame) -> pl.DataFrame:
 
 
 def _buckets(slices: Slices) -> pl.DataFrame:
-    """Returns ``key, place, documents`` of every bucket: its document with the smallest content hash, and how many."""
+    """Returns ``key, place, least, most`` of every bucket: its document with the smallest content hash, and their ends."""
     order = ["key", "content", "place"]
     found: pl.DataFrame | None = None
     for table in slices:
         part = table.sort(order).group_by("key", maintain_order=True).agg(
-            pl.first("content"), pl.first("place"), pl.n_unique("place").cast(pl.UInt64).alias("documents")
+            pl.first("content"), pl.first("place"), pl.min("place").alias("least"), pl.max("place").alias("most")
         )  # fmt: skip
         if found is not None:
             both = pl.concat([found, part]).sort(order)
             part = both.group_by("key", maintain_order=True).agg(
-                pl.first("content"), pl.first("place"), pl.sum("documents")
+                pl.first("content"), pl.first("place"), pl.min("least"), pl.max("most")
             )
         found = part
     assert found is not None

@@ -8,9 +8,10 @@ is in memory are hubs and elected ones; documents stream by, once per round.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
+import numpy as np
 import polars as pl
 
 from dataeng.stage import Slices
@@ -21,19 +22,8 @@ ROUNDS = 8
 Similarity = Literal["jaccard", "containment"]
 
 
-def similarities(members: pl.Series, others: pl.Series, measure: Similarity) -> pl.Series:
-    """Returns the similarity of set i of ``members`` with set i of ``others`` (lists of sorted, unique hashes).
-
-    Containment is that of the smaller set in the larger one (the overlap coefficient).
-    """
-    from dataeng.kernels.shingle_sets import ShingleSets, containment, jaccard
-
-    first, second = ShingleSets.from_series(members), ShingleSets.from_series(others)
-    if measure == "jaccard":
-        return pl.Series(jaccard(first, second))
-    return pl.select(
-        pl.max_horizontal(pl.Series(containment(first, second)), pl.Series(containment(second, first)))
-    ).to_series()
+WAITING_BYTES = 32 << 20
+"""Documents that wait for a later round are kept in memory up to this size; if they are more, all are read again."""
 
 
 def estimates(members: pl.Series, others: pl.Series) -> pl.Series:
@@ -42,6 +32,50 @@ def estimates(members: pl.Series, others: pl.Series) -> pl.Series:
     both = frame.drop_nulls()
     equal = both.explode("a", "b").group_by("pair").agg((pl.col("a") == pl.col("b")).mean().alias("share"))
     return frame.select("pair").join(equal, on="pair", how="left", maintain_order="left")["share"].fill_null(0.0)
+
+
+class _Leaders:
+    """Whom the documents of each hub are compared with in a round."""
+
+    def __init__(self, found: pl.DataFrame) -> None:
+        """Takes ``hub, leader, shingles``, and ``signature`` of those of whom there is nothing else."""
+        from dataeng.kernels.shingle_sets import ShingleSets
+
+        once = found.unique("hub", maintain_order=True)
+        self.places = once.select("hub", "leader").with_row_index("leader_row")
+        self.sets = ShingleSets.from_series(once.get_column("shingles"))
+        self.signatures = once.get_column("signature") if "signature" in once.columns else None
+
+
+def _compared(
+    table: pl.DataFrame, leaders: _Leaders, waiting: pl.DataFrame | None, measure: Similarity
+) -> pl.DataFrame:
+    """Returns ``row, place, hub, content, leader, similarity`` of the documents in a table that wait for a leader.
+
+    Shingles stay where they are: documents are numbered, not copied. Where a leader's signature is all that there is,
+    the similarity is estimated. Containment is that of the smaller set in the larger one (the overlap coefficient).
+    """
+    from dataeng.kernels.shingle_sets import ShingleSets, containment, jaccard
+
+    pairs = table.select("place", "hub", "content").with_row_index("row").filter(pl.col("place") != pl.col("hub"))
+    pairs = pairs.unique(["place", "hub"], keep="first", maintain_order=True)
+    if waiting is not None:
+        pairs = pairs.join(waiting, on=["place", "hub"], how="semi", maintain_order="left")
+    pairs = pairs.join(leaders.places, on="hub", how="inner", maintain_order="left")
+    pairs = pairs.filter(pl.col("place") != pl.col("leader"))
+    own, others = ShingleSets.from_series(table.get_column("shingles")), leaders.sets
+    rows, leader_rows = pairs.get_column("row"), pairs.get_column("leader_row")
+    at, leader_at = rows.to_numpy(), leader_rows.to_numpy()
+    if measure == "jaccard":
+        exact = jaccard(own, others, at, leader_at)
+    else:
+        exact = np.maximum(containment(own, others, at, leader_at), containment(others, own, leader_at, at))
+    similarity = pl.Series("similarity", exact, dtype=pl.Float64)
+    if leaders.signatures is not None:
+        signatures = leaders.signatures.gather(leader_rows)
+        estimated = estimates(table.get_column("signature").gather(rows), signatures)
+        similarity = pl.select(pl.when(signatures.is_not_null()).then(estimated).otherwise(similarity)).to_series()
+    return pairs.drop("leader_row").with_columns(similarity.alias("similarity"))
 
 
 def accepted_pairs(
@@ -66,59 +100,42 @@ def accepted_pairs(
         for table in slices:
             yield table.filter(~own).select("place", pl.col("hub").alias("partner"), "similarity")
         return
-    leaders = pl.concat(
-        [
-            table.filter(own).select(
-                "hub", pl.col("place").alias("leader"), pl.col("shingles").alias("leader_shingles")
-            )
-            for table in slices
-        ]
-    )
-    leaders = leaders.unique("hub")
-    if old is not None:
-        known = old.select("hub", pl.col("hub").alias("leader"), pl.exclude("hub").name.prefix("leader_"))
-        leaders = pl.concat([leaders, known], how="diagonal")
+    leaders = _Leaders(_first_leaders(slices, old))
+    source: Iterable[pl.DataFrame] = slices
     waiting: pl.DataFrame | None = None  # (place, hub) not yet similar to anybody; None: all
     for _ in range(rounds):
-        rejected = []
-        for table in slices:
-            pairs = table.filter(~own).unique(["place", "hub"], maintain_order=True)
-            if waiting is not None:
-                pairs = pairs.join(waiting, on=["place", "hub"], how="semi", maintain_order="left")
-            pairs = pairs.join(leaders, on="hub", how="inner", maintain_order="left").filter(
-                pl.col("place") != pl.col("leader")
-            )
-            if pairs.height == 0:
-                continue
-            pairs = pairs.with_columns(_compared(pairs, measure).alias("similarity"))
+        rejected, kept, size = [], [], 0.0
+        for table in source:
+            pairs = _compared(table, leaders, waiting, measure)
             similar = pl.col("similarity") >= threshold
             yield pairs.filter(similar).select("place", pl.col("leader").alias("partner"), "similarity")
-            rejected.append(pairs.filter(~similar).select("place", "hub", "content"))
+            left_here = pairs.filter(~similar)
+            rejected.append(left_here.select("place", "hub", "content"))
+            if left_here.height and size <= WAITING_BYTES:
+                kept.append(table[left_here.get_column("row")])
+                size += kept[-1].estimated_size()
         left = pl.concat(rejected).sort("content", "place") if rejected else pl.DataFrame()
         if left.height == 0:
             return
         elected = left.unique("hub", keep="first", maintain_order=True)
-        leaders = _with_shingles(slices, elected)
         waiting = left.join(elected, on=["place", "hub"], how="anti").select("place", "hub")
         if waiting.height == 0:
             return
-
-
-def _compared(pairs: pl.DataFrame, measure: Similarity) -> pl.Series:
-    """Returns the similarity of documents and leaders; estimated where a leader's signature is all that there is."""
-    exact = similarities(pairs.get_column("shingles"), pairs.get_column("leader_shingles"), measure)
-    if "leader_signature" not in pairs.columns:
-        return exact
-    estimated = estimates(pairs.get_column("signature"), pairs.get_column("leader_signature"))
-    has_signature = pairs.get_column("leader_signature").is_not_null()
-    return pl.select(pl.when(has_signature).then(estimated).otherwise(exact)).to_series()
-
-
-def _with_shingles(slices: Slices, elected: pl.DataFrame) -> pl.DataFrame:
-    found = [
-        table.join(elected.select("place", "hub"), on=["place", "hub"], how="semi").select(
-            "hub", pl.col("place").alias("leader"), pl.col("shingles").alias("leader_shingles")
+        if size <= WAITING_BYTES:
+            source = kept
+        chosen = elected.select("place", "hub")
+        leaders = _Leaders(
+            pl.concat([_as_leaders(table.join(chosen, on=["place", "hub"], how="semi")) for table in source])
         )
-        for table in slices
-    ]
-    return pl.concat(found).unique("hub")
+
+
+def _first_leaders(slices: Slices, old: pl.DataFrame | None) -> pl.DataFrame:
+    """Returns the hubs themselves, and those of a dedup index."""
+    own = pl.concat([_as_leaders(table.filter(pl.col("place") == pl.col("hub"))) for table in slices])
+    if old is None:
+        return own
+    return pl.concat([own, old.select("hub", pl.col("hub").alias("leader"), pl.exclude("hub"))], how="diagonal")
+
+
+def _as_leaders(table: pl.DataFrame) -> pl.DataFrame:
+    return table.select("hub", pl.col("place").alias("leader"), "shingles")
