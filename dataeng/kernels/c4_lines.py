@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from dataeng.kernels.characters import LETTER_J, PUNCTUATION, SPACE, TERMINAL, class_table
 from dataeng.kernels.compiling import called, inlined, kernel
+from dataeng.kernels.judged_lines import CITATION_NEEDED, EDIT
 from dataeng.kernels.lines import DECIMAL, Edited, character_table, class_at, series_of, skip_white, skip_white_back
 from dataeng.kernels.phrases import CURLY, JAVASCRIPT, LONG_WORD, LOREM, POLICY, mentions_javascript, phrase_flag
-from dataeng.kernels.signals import CITATION_NEEDED, EDIT, ends_sentence
+from dataeng.kernels.signal_walk import ends_sentence
 from dataeng.kernels.text import TextBuffers, decode, signed
 
 BRACKET = 32  # flag of a line besides those of `phrases`: it has a "["
