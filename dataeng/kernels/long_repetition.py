@@ -174,7 +174,7 @@ def scan(
         ring[place], places[place, 0], places[place, 1] = word, at, stop
         k += 1
         at = stop
-        if k < n:
+        if k - n < since:
             continue
         first = places[(k - n) & RING_MASK, 0]
         here = (history >> np.uint64(n - 1)) & ONE != ZERO
