@@ -155,14 +155,14 @@ def is_address(data: NDArray[np.uint8], start: int, stop: int, classes: NDArray[
         if data[j] == 64:
             i = j + 1
             break
-    labels, label_start, lower_only = 0, i, True
+    labels, label_start, label_chars, lower_only = 0, i, 0, True
     while i < stop:
         byte = data[i]
         if byte == 46:
             if i == label_start or data[i - 1] == 45 or data[i - 1] == 95:
                 return False
             labels += 1
-            label_start, lower_only = i + 1, True
+            label_start, label_chars, lower_only = i + 1, 0, True
             i += 1
             continue
         kind = kind_at(data, i, stop, classes)
@@ -172,8 +172,9 @@ def is_address(data: NDArray[np.uint8], start: int, stop: int, classes: NDArray[
         if not inner and byte < 128 and not kind & (ALPHA | DIGIT):
             break
         lower_only = lower_only and kind & LOWER != 0
+        label_chars += 1
         i += character_bytes(byte)
-    if labels == 0 or i - label_start < 2 or not lower_only:
+    if labels == 0 or label_chars < 2 or not lower_only:
         return False
     if i < stop and data[i] == 58:  # a port
         port = i + 1
