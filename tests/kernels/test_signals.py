@@ -296,9 +296,12 @@ def test_a_text_above_the_limit_of_long_texts(words: Words, separators: str) -> 
 @pytest.mark.parametrize("words", ["split", "whitespace"])
 def test_a_line_of_ten_megabytes(words: Words) -> None:
     """Measured with lists of words, and without any; the plain reference would take minutes."""
-    text = random_words(10_000_000, 5)
+    pieces = random_words(1_000_000, 5).split()
+    rng = random.Random(5)
+    text = " ".join(" ".join(rng.sample(pieces, len(pieces))) for _ in range(9)) + " " + " ".join(pieces)
     (listed,) = measured([text], words, long_bytes=1 << 40)
     assert listed["lines"] == 1
+    assert listed["chars"] == len(text)
     assert listed["words"] >= len(text.split())
     assert 0 < listed["dup_10_gram_chars"] < listed["dup_5_gram_chars"] < len(text)
     assert measured([text], words) == [listed]
