@@ -19,8 +19,6 @@ MAX_LINES = 400
 #: Larger ones, each with its reason, and how far they may grow.
 MAX_LINES_OF = {
     "dataeng.kernels.fasttext": 450,  # one model format, read and evaluated: the parts share every array
-    "dataeng.kernels.signals": 500,  # one pass over the text that fills all counters
-    "dataeng.kernels.words": 500,  # the word automaton that all signals share
     "dataeng.stages.quality.stop_words": 600,  # a table
 }
 

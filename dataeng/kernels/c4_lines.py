@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from dataeng.kernels.characters import LETTER_J, SPACE, TERMINAL, class_table
 from dataeng.kernels.compiling import called, inlined, kernel
+from dataeng.kernels.judged_lines import CITATION_NEEDED, EDIT
 from dataeng.kernels.lines import (
     DECIMAL,
     SIGN,
@@ -33,8 +34,6 @@ from dataeng.kernels.phrases import CURLY, JAVASCRIPT, LONG_WORD, LOREM, POLICY,
 from dataeng.kernels.text import TextBuffers, decode, signed
 from dataeng.kernels.words import split_chunk
 
-EDIT = np.frombuffer(b"[edit]", np.uint8)
-CITATION_NEEDED = np.frombuffer(b"[citation needed]", np.uint8)
 BRACKET = 32  # flag of a line besides those of `phrases`: it has a "["
 
 #: What is counted per text.

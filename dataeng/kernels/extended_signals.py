@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataeng.kernels.compiling import called, inlined, kernel
+from dataeng.kernels.distinct_words import count_listed_words, count_words_of_long_text
 from dataeng.kernels.extended_characters import (
     BULLET,
     CONTROL,
@@ -28,14 +29,7 @@ from dataeng.kernels.extended_characters import (
 from dataeng.kernels.extended_counters import EXTENDED_COUNTERS, EXTENDED_MEASURES, LETTERS_PER_WORD, SCRIPTS
 from dataeng.kernels.phrases import JAVASCRIPT, LOREM, POLICY, mentions_javascript, phrase_flag
 from dataeng.kernels.stop_words import StopWords, stop_word_rows
-from dataeng.kernels.text import (
-    TextBuffers,
-    clear_table,
-    decode,
-    hash_bytes,
-    signed,
-    table_size,
-)
+from dataeng.kernels.text import LONG_BYTES, TextBuffers, decode, hash_bytes, signed
 
 _INDEX = {name: i for i, name in enumerate(EXTENDED_COUNTERS)}
 BYTES, LETTERS, UPPERCASE, DIGITS, WHITESPACE = (
@@ -71,8 +65,6 @@ JAVASCRIPT_LINES, LOREM_LINES, POLICY_LINES, LONGEST_LINE = (
     _INDEX[name] for name in ("javascript_lines", "lorem_ipsum_lines", "policy_lines", "longest_line_chars")
 )
 LONGEST_STOP_WORD = 32  # bytes
-SHIFT = np.uint64(20)
-ONE = np.uint64(1)
 
 
 @called
@@ -180,22 +172,6 @@ def count_segments(data: NDArray[np.uint8], start: int, stop: int, classes: NDAr
     return words + other + (letters + LETTERS_PER_WORD - 1) // LETTERS_PER_WORD
 
 
-@inlined
-def note_word(table: NDArray[np.uint64], counts: NDArray[np.int32], mask: np.uint64, value: np.uint64) -> int:
-    """Counts a word; returns 1 if it is new."""
-    slot = (value >> SHIFT) & mask
-    while True:
-        found = table[slot]
-        if found == 0:
-            table[slot] = value
-            counts[slot] = 1
-            return 1
-        if found == value:
-            counts[slot] += 1
-            return 0
-        slot = (slot + ONE) & mask
-
-
 @called
 def walk(
     data: NDArray[np.uint8],
@@ -208,7 +184,7 @@ def walk(
     word_hash: NDArray[np.uint64],
     row: NDArray[np.int64],
 ) -> None:
-    """Walks once over a text: counts into ``row``, and lists the hashes of the words."""
+    """Walks once over a text: counts into ``row``, and lists the hashes of the words if there is room."""
     num_words, chars = 0, 0
     first, last, line_chars, uppercase, digits_only, line_words, flags = -1, start, 0, 0, True, 0, 0
     i = start
@@ -302,7 +278,8 @@ def walk(
         if i - word >= 10 and mentions_javascript(data, word, i):
             flags |= JAVASCRIPT
         value = hash_bytes(data, word, i)
-        word_hash[num_words] = value
+        if word_hash.shape[0] != 0:
+            word_hash[num_words] = value
         if capitals and i - word <= LONGEST_STOP_WORD:
             value = hash_lowered(data, word, i, lowered)
         row[STOP_WORDS] += is_stop_word(value, stop_filter, stop_hashes)
@@ -329,44 +306,42 @@ def measure_extended(
     stop_filter: NDArray[np.uint8],
     stop_hashes: NDArray[np.uint64],
     language: NDArray[np.int32],
-    table: NDArray[np.uint64],
+    long_bytes: int,
     counters: NDArray[np.int64],
     measures: NDArray[np.float64],
 ) -> None:
     """The kernel behind `count_extended_signals`."""
-    longest = 0
+    longest, longest_short = 0, 0
     for text in range(offsets.shape[0] - 1):
-        longest = max(longest, offsets[text + 1] - offsets[text])
-    word_hash = np.empty(longest // 2 + 2, np.uint64)  # a word and the white space after it are two bytes at least
-    counts = np.empty(table.shape[0], np.int32)
+        size = offsets[text + 1] - offsets[text]
+        longest = max(longest, size)
+        if size <= long_bytes:
+            longest_short = max(longest_short, size)
+    # A word and the white space after it are two bytes at least. A long text gets a smaller table, and no list.
+    word_hash, no_list = np.empty(longest_short // 2 + 2, np.uint64), np.empty(0, np.uint64)
+    slots = 1024
+    while slots < 2 * word_hash.shape[0]:
+        slots *= 2
+    slots = max(slots, longest // 20)
+    table, counts = np.empty(slots, np.uint64), np.empty(slots, np.int32)
     lowered = np.zeros(LONGEST_STOP_WORD + 8, np.uint8)
     for text in range(offsets.shape[0] - 1):
         start, stop = offsets[text], offsets[text + 1]
         row = counters[text]
         row[:] = 0
         row[BYTES] = stop - start
+        is_long = stop - start > long_bytes
         walk(
-            data,
-            start,
-            stop,
-            classes,
-            stop_filter[language[text]],
-            stop_hashes[language[text]],
-            lowered,
-            word_hash,
-            row,
-        )
+            data, start, stop, classes, stop_filter[language[text]], stop_hashes[language[text]], lowered,
+            no_list if is_long else word_hash, row,
+        )  # fmt: skip
         num_words = row[WORDS]
-        mask = clear_table(table, num_words)
-        unique = 0
-        for i in range(num_words):
-            unique += note_word(table, counts, mask, word_hash[i])
+        if is_long:
+            unique, total = count_words_of_long_text(data, start, stop, classes, table, counts)
+        else:
+            unique, total = count_listed_words(word_hash, num_words, table, counts)
         row[UNIQUE_WORDS] = unique
-        entropy = 0.0
-        for slot in range(signed(mask) + 1):
-            if table[slot] != 0:
-                entropy += counts[slot] * math.log(counts[slot])
-        measures[text, 0] = max(0.0, math.log(num_words) - entropy / num_words) if num_words else 0.0
+        measures[text, 0] = max(0.0, math.log(num_words) - total / num_words) if num_words else 0.0
 
 
 def count_extended_signals(
@@ -374,6 +349,7 @@ def count_extended_signals(
     *,
     stop_words: StopWords | None = None,
     languages: Sequence[str | None] | None = None,
+    long_bytes: int = LONG_BYTES,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Measures every text; arguments as for `dataeng.kernels.signals.count_signals`.
 
@@ -384,10 +360,8 @@ def count_extended_signals(
     hashes, filters, language = stop_word_rows(texts.num_texts, stop_words, languages)
     counters = np.empty((texts.num_texts, len(EXTENDED_COUNTERS)), np.int64)
     measures = np.zeros((texts.num_texts, len(EXTENDED_MEASURES)), np.float64)
-    longest = int(np.diff(texts.offsets).max()) if texts.num_texts else 0
-    table = np.empty(table_size(longest // 2 + 2), np.uint64)
     classes = extended_class_table()
-    measure_extended(texts.data, texts.offsets, classes, filters, hashes, language, table, counters, measures)
+    measure_extended(texts.data, texts.offsets, classes, filters, hashes, language, long_bytes, counters, measures)
     return counters, measures
 
 

@@ -11,20 +11,28 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from dataeng.kernels.characters import SPACE
 from dataeng.kernels.compiling import called, inlined
-from dataeng.kernels.counters import (
-    BREAK_LINES,
-    DUP_TEXT_LINE_CHARS,
-    PARAGRAPHS,
-    TOP_2_GRAM,
-)
-from dataeng.kernels.text import clear_table, hash_bytes, signed
+from dataeng.kernels.counters import BREAK_LINES, DUP_TEXT_LINE_CHARS, NEWLINES, PARAGRAPHS, TOP_2_GRAM
+from dataeng.kernels.text import clear_table, decode, hash_bytes, largest_table, next_newline, num_characters, signed
 
 EMPTY_SEGMENT = np.uint64(1)
 ONE = np.uint64(1)
 GRAM_MULTIPLIER = np.uint64(0xD6E8FEB86659FD93)
 SHIFT = np.uint64(20)
-SHIFT_29 = np.uint64(29)
+SHIFT_29, U32 = np.uint64(29), np.uint64(32)
+
+
+@inlined
+def part_of(value: np.uint64, num_parts: int) -> int:
+    """Returns which of ``num_parts`` equal ranges a hash lies in."""
+    return signed(((value >> U32) * np.uint64(num_parts)) >> U32)
+
+
+@inlined
+def parts_for(num_entries: int, num_slots: int) -> int:
+    """Returns in how many passes to enter hashes, so that each fills at most 3/4 of the slots."""
+    return max(1, -(-4 * num_entries // (3 * num_slots)))
 
 
 @inlined
@@ -42,41 +50,54 @@ def seen_before(table: NDArray[np.uint64], mask: np.uint64, value: np.uint64) ->
 
 
 @called
+def has_text(data: NDArray[np.uint8], start: int, stop: int, classes: NDArray[np.uint16]) -> bool:
+    """Whether ``data[start:stop]`` has more than white space."""
+    i = start
+    while i < stop:
+        code_point, size = signed(data[i]), 1
+        if code_point >= 128:
+            code_point, size = decode(data, i, stop)
+        if not classes[code_point] & SPACE:
+            return True
+        i += size
+    return False
+
+
+@called
 def count_repeated_lines(
     data: NDArray[np.uint8],
     start: int,
-    line_start: NDArray[np.int32],
-    line_char: NDArray[np.int32],
-    line_is_text: NDArray[np.uint8],
-    num_lines: int,
+    stop: int,
+    classes: NDArray[np.uint16],
     table: NDArray[np.uint64],
     row: NDArray[np.int64],
 ) -> None:
     """Counts repeated pieces of ``re.split("\\n+", text)``, and of FineWeb's lines with more than white space.
 
     Args:
-      start: first byte of the text.
-      line_start, line_char: [lines + 1] byte and character where each line between two ``\\n`` starts, from the text's
-        start; the last entry is one past the end, as if a ``\\n`` followed.
-      line_is_text: [lines] whether the line has more than white space.
+      table: a hash table; one too small for all lines takes those of one range of hashes after the other.
+      row: counters, of which NEWLINES is filled.
     """
-    mask = clear_table(table, num_lines)
+    num_lines = signed(row[NEWLINES]) + 1
+    slots = largest_table(table)
+    num_parts = parts_for(num_lines, slots)
     lines, repeated, repeated_chars, text_chars = 0, 0, 0, 0
-    for i in range(num_lines):
-        chars = line_char[i + 1] - line_char[i] - 1
-        if chars == 0:
+    for part in range(num_parts):
+        mask = clear_table(table, min(num_lines, slots // 2))
+        at, lines = start, 0
+        while at <= stop:
+            end = next_newline(data, at, stop)
             # The split leaves an empty piece only at the text's very start and end; an empty text is one piece.
-            if i != 0 and i != num_lines - 1:
-                continue
-            value = EMPTY_SEGMENT
-        else:
-            value = hash_bytes(data, start + line_start[i], start + line_start[i + 1] - 1)
-        lines += 1
-        if seen_before(table, mask, value):
-            repeated += 1
-            repeated_chars += chars
-            if line_is_text[i]:
-                text_chars += chars
+            if end > at or at == start or end == stop:
+                lines += 1
+                value = hash_bytes(data, at, end) if end > at else EMPTY_SEGMENT
+                if (num_parts == 1 or part_of(value, num_parts) == part) and seen_before(table, mask, value):
+                    chars = num_characters(data, at, end)
+                    repeated += 1
+                    repeated_chars += chars
+                    if has_text(data, at, end, classes):
+                        text_chars += chars
+            at = end + 1
     row[BREAK_LINES] = lines
     row[BREAK_LINES + 1] = repeated
     row[BREAK_LINES + 2] = repeated_chars
@@ -85,42 +106,32 @@ def count_repeated_lines(
 
 @called
 def count_repeated_paragraphs(
-    data: NDArray[np.uint8],
-    start: int,
-    line_start: NDArray[np.int32],
-    line_char: NDArray[np.int32],
-    num_lines: int,
-    first_byte: int,
-    first_char: int,
-    last_byte: int,
-    last_char: int,
-    table: NDArray[np.uint64],
-    row: NDArray[np.int64],
+    data: NDArray[np.uint8], start: int, stop: int, table: NDArray[np.uint64], row: NDArray[np.int64]
 ) -> None:
     """Counts repeated pieces of ``re.split(r"\\n{2,}", text.strip())``.
 
     Args:
-      first_byte, first_char: where the stripped text starts, from the text's start; ``last_byte``, ``last_char``: its
-        end. The rest as for `count_repeated_lines`.
+      start, stop: the stripped text; the rest as for `count_repeated_lines`.
     """
-    mask = clear_table(table, num_lines + 1)
+    most = signed(row[NEWLINES]) // 2 + 1
+    slots = largest_table(table)
+    num_parts = parts_for(most, slots)
     paragraphs, repeated, repeated_chars = 0, 0, 0
-    begin, begin_char, end, end_char = -1, 0, 0, 0
-    for i in range(num_lines + 1):
-        blank = True
-        if i < num_lines:
-            line_first, line_last = line_start[i], line_start[i + 1] - 1
-            blank = line_last == line_first or line_last <= first_byte or line_first >= last_byte
-        if not blank:
-            if begin < 0:
-                begin, begin_char = max(line_first, first_byte), max(line_char[i], first_char)
-            end, end_char = min(line_last, last_byte), min(line_char[i + 1] - 1, last_char)
-        elif begin >= 0:
+    for part in range(num_parts):
+        mask = clear_table(table, min(most, slots // 2))
+        at, paragraphs = start, 0
+        while at < stop:
+            end = next_newline(data, at, stop)
+            while end + 1 < stop and data[end + 1] != 10:  # a single newline goes on
+                end = next_newline(data, end + 1, stop)
             paragraphs += 1
-            if seen_before(table, mask, hash_bytes(data, start + begin, start + end)):
+            value = hash_bytes(data, at, end)
+            if (num_parts == 1 or part_of(value, num_parts) == part) and seen_before(table, mask, value):
                 repeated += 1
-                repeated_chars += end_char - begin_char
-            begin = -1
+                repeated_chars += num_characters(data, at, end)
+            at = end
+            while at < stop and data[at] == 10:
+                at += 1
     row[PARAGRAPHS] = max(paragraphs, 1)  # the split of an empty string is one empty piece
     row[PARAGRAPHS + 1] = repeated
     row[PARAGRAPHS + 2] = repeated_chars

@@ -6,7 +6,7 @@ are texts); text ``i`` is ``data[offsets[i]:offsets[i + 1]]``. Kernels read them
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -25,6 +25,11 @@ CODE_POINT_LIMIT = 0x200000
 
 #: Texts of 2 GiB and more would overflow the 32-bit positions inside kernels.
 TEXT_BYTES_LIMIT = 2**31 - 64
+TOO_LARGE = "a text of 2 GiB or more cannot be measured; split it first"
+
+
+#: Lists of the words of a text that is longer would outgrow the batch that it came in; kernels do without for such.
+LONG_BYTES = 1 << 17
 
 
 class TextBuffers(NamedTuple):
@@ -71,6 +76,49 @@ def text_buffers(column: pl.Series | pa.Array | pa.ChunkedArray) -> TextBuffers:
     return _buffers_of_large_string(array)
 
 
+#: Texts are taken from a column in parts of about this many bytes, since a copy of all would double the memory.
+PART_BYTES = 1 << 20
+
+
+def text_parts(column: pl.Series) -> Iterator[tuple[int, int, TextBuffers]]:
+    """Yields a column in parts: first row, one past the last row, and `text_buffers` of the rows between.
+
+    A part has at most `PART_BYTES`, or is a single text, which is not copied.
+
+    Raises:
+      as `text_buffers`.
+    """
+    import polars as pl
+
+    if column.dtype != pl.String:
+        raise TypeError(f"expected a column of strings, got {column.dtype}")
+    ends = np.cumsum(column.str.len_bytes().fill_null(0).to_numpy(), dtype=np.int64)
+    first, taken = 0, 0
+    while first < len(ends):
+        last = max(first + 1, int(np.searchsorted(ends, taken + PART_BYTES, side="right")))
+        rows = column.slice(first, last - first)
+        size = int(ends[last - 1]) - taken
+        yield first, last, _single_text(rows) if last - first == 1 and size > PART_BYTES else text_buffers(rows)
+        first, taken = last, taken + size
+
+
+def _single_text(column: pl.Series) -> TextBuffers:
+    """Returns the buffers of a column of one text of more than 12 bytes, in place."""
+    import polars as pl
+
+    array = column.to_arrow(compat_level=pl.CompatLevel.newest())
+    _, views, *data = array.buffers()
+    # An Arrow string view: length, first four bytes, index of a buffer, position in it.
+    size, _, index, start = np.frombuffer(views, np.int32)[4 * array.offset : 4 * array.offset + 4].tolist()
+    if size > TEXT_BYTES_LIMIT:
+        raise ValueError(TOO_LARGE)
+    text = np.frombuffer(data[index], np.uint8)[start : start + size]
+    offsets = np.array([0, size], np.int64)
+    text.flags.writeable = False
+    offsets.flags.writeable = False
+    return TextBuffers(text, offsets)
+
+
 def _buffers_of_large_string(array: Any) -> TextBuffers:
     _, offsets_buffer, data_buffer = array.buffers()
     if len(array) == 0 or offsets_buffer is None:
@@ -79,7 +127,7 @@ def _buffers_of_large_string(array: Any) -> TextBuffers:
         offsets = np.frombuffer(offsets_buffer, np.int64)[array.offset : array.offset + len(array) + 1]
     data = np.zeros(0, np.uint8) if data_buffer is None else np.frombuffer(data_buffer, np.uint8)
     if len(array) and int(np.diff(offsets).max()) > TEXT_BYTES_LIMIT:
-        raise ValueError("a text of 2 GiB or more cannot be measured; split it first")
+        raise ValueError(TOO_LARGE)
     # One array type, whatever the buffers came from: each further type would be compiled anew.
     data, offsets = data.view(), offsets.view()
     data.flags.writeable = False
@@ -101,6 +149,21 @@ def _load64(typing_context: Any, array: Any, position: Any) -> Any:
 
 
 load64: Callable[[NDArray[np.uint8], int], np.uint64] = intrinsic(_load64)  # type: ignore[assignment]
+
+
+def _lowest_bit(typing_context: Any, word: Any) -> Any:
+    """Returns the number of zero bits below the lowest 1 of a uint64 that is not 0."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        from llvmlite import ir
+
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.uint64(types.uint64), generate
+
+
+lowest_bit: Callable[[np.uint64], np.uint64] = intrinsic(_lowest_bit)  # type: ignore[assignment]
+
 
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 FINAL_MULTIPLIER = np.uint64(0xD6E8FEB86659FD93)
@@ -185,6 +248,34 @@ def previous_character(data: NDArray[np.uint8], i: int, start: int) -> int:
     return i
 
 
+LOW_BITS, HIGH_BITS = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
+NEWLINES = np.uint64(0x0A0A0A0A0A0A0A0A)
+U3 = np.uint64(3)
+
+
+@inlined
+def next_newline(data: NDArray[np.uint8], i: int, stop: int) -> int:
+    """Returns where the next ``\\n`` at or after byte ``i`` is, or ``stop``; looks at eight bytes at a time."""
+    while i + 8 <= stop:
+        word = load64(data, i) ^ NEWLINES
+        zeros = (word - LOW_BITS) & ~word & HIGH_BITS  # the lowest bit set belongs to the first zero byte
+        if zeros != np.uint64(0):
+            return i + signed(lowest_bit(zeros) >> U3)
+        i += 8
+    while i < stop and data[i] != 10:
+        i += 1
+    return i
+
+
+@inlined
+def num_characters(data: NDArray[np.uint8], start: int, stop: int) -> int:
+    """Returns the number of characters of ``data[start:stop]``."""
+    chars = 0
+    for i in range(start, stop):
+        chars += (data[i] & 0xC0) != 0x80
+    return chars
+
+
 @inlined
 def clear_table(table: NDArray[np.uint64], num_entries: int) -> np.uint64:
     """Empties enough of a hash table for ``num_entries``; returns the mask of its slots (a power of two, minus 1)."""
@@ -194,6 +285,15 @@ def clear_table(table: NDArray[np.uint64], num_entries: int) -> np.uint64:
     for slot in range(size):
         table[slot] = 0
     return np.uint64(size - 1)
+
+
+@inlined
+def largest_table(table: NDArray[np.uint64]) -> int:
+    """Returns the slots of the largest power of two that an array has room for; it has eight at least."""
+    size = 8
+    while 2 * size <= table.shape[0]:
+        size *= 2
+    return size
 
 
 def table_size(num_entries: int) -> int:

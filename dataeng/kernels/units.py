@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from dataeng.kernels.characters import PREFIX, PUNCTUATION, SPACE, TERMINAL, class_table
 from dataeng.kernels.compiling import called, inlined, kernel
 from dataeng.kernels.lines import character_table, find_newline, series_of, skip_white, skip_white_back
-from dataeng.kernels.signals import ends_sentence
+from dataeng.kernels.signal_walk import ends_sentence
 from dataeng.kernels.special_cases import MAX_SPECIAL_BYTES, special_case
 from dataeng.kernels.text import TextBuffers, decode, hash_bytes, previous_character, signed
 

@@ -1,4 +1,4 @@
-"""What a word is, and what is counted of it.
+"""What a word is.
 
 A *chunk* is a run of characters that are not white space (``str.split``). With ``words="whitespace"`` (Gopher paper,
 Dolma) a chunk is a word. With ``words="split"`` chunks are cut further, by the rules of spaCy's tokenizer for English
@@ -29,106 +29,13 @@ from dataeng.kernels.characters import (
     INFIX,
     LOWER,
     PREFIX,
-    PUNCTUATION,
     QUOTE,
     SUFFIX,
-    TERMINAL,
     UPPER,
 )
 from dataeng.kernels.compiling import called, inlined
-from dataeng.kernels.counters import ALPHA_WORDS, SYMBOL_FREE_CHARS, SYMBOL_FREE_WORDS
 from dataeng.kernels.special_cases import MAX_PIECES, MAX_SPECIAL_BYTES, special_case
 from dataeng.kernels.text import decode, hash_bytes, previous_character, signed
-
-
-@called
-def note_stop_word(word: np.uint64, stop_hashes: NDArray[np.uint64], stop_seen: NDArray[np.uint64]) -> None:
-    for i in range(stop_hashes.shape[0]):
-        if stop_hashes[i] == word:
-            stop_seen[0] |= np.uint64(1) << np.uint64(i)
-
-
-@inlined
-def add_word(
-    value: np.uint64,
-    num_chars: int,
-    any_kind: int,
-    all_kind: int,
-    stop_filter: NDArray[np.uint8],
-    stop_hashes: NDArray[np.uint64],
-    stop_seen: NDArray[np.uint64],
-    word_hash: NDArray[np.uint64],
-    word_end: NDArray[np.int32],
-    num_words: int,
-    row: NDArray[np.int64],
-) -> int:
-    """Appends the word of which ``value`` is the hash and returns the new number of words.
-
-    Args:
-      any_kind: class bits that any of its characters has; ``all_kind``: those that all have.
-      word_hash: [words], filled; ``word_end``: [words + 1], characters of all words so far, filled.
-    """
-    word_hash[num_words] = value
-    word_end[num_words + 1] = word_end[num_words] + num_chars
-    if not all_kind & PUNCTUATION:
-        row[SYMBOL_FREE_WORDS] += 1
-        row[SYMBOL_FREE_CHARS] += num_chars
-    if any_kind & ALPHA:
-        row[ALPHA_WORDS] += 1
-    if stop_filter[(value >> np.uint64(8)) & np.uint64(255)]:
-        note_stop_word(value, stop_hashes, stop_seen)
-    return num_words + 1
-
-
-@called
-def add_pieces(
-    data: NDArray[np.uint8],
-    start: int,
-    cuts: NDArray[np.int32],
-    num_pieces: int,
-    sentences: int,
-    ended: bool,
-    classes: NDArray[np.uint16],
-    stop_filter: NDArray[np.uint8],
-    stop_hashes: NDArray[np.uint64],
-    stop_seen: NDArray[np.uint64],
-    word_hash: NDArray[np.uint64],
-    word_end: NDArray[np.int32],
-    num_words: int,
-    row: NDArray[np.int64],
-) -> tuple[int, int, bool]:
-    """Adds the words that a chunk was cut into, see `split_chunk`.
-
-    Args:
-      start: where the chunk starts; ``cuts``: where each word ends, from there.
-      sentences, ended: how often a sentence started in this line, and whether the last one has ended.
-
-    Returns:
-      the new number of words, ``sentences`` and ``ended``.
-    """
-    i = start
-    for k in range(num_pieces):
-        first, stop = i, start + cuts[k]
-        num_chars, any_kind, all_kind = 0, 0, 0xFFFF
-        while i < stop:
-            code_point, size = signed(data[i]), 1
-            if code_point >= 128:
-                code_point, size = decode(data, i, stop)
-            kind = signed(classes[code_point])
-            any_kind |= kind
-            all_kind &= kind
-            num_chars += 1
-            i += size
-        if num_chars == 1 and any_kind & TERMINAL:
-            ended = True
-        elif ended and not all_kind & PUNCTUATION:
-            sentences += 1
-            ended = False
-        num_words = add_word(
-            hash_bytes(data, first, stop), num_chars, any_kind, all_kind, stop_filter, stop_hashes, stop_seen,
-            word_hash, word_end, num_words, row,
-        )  # fmt: skip
-    return num_words, sentences, ended
 
 
 @inlined
@@ -248,14 +155,14 @@ def is_address(data: NDArray[np.uint8], start: int, stop: int, classes: NDArray[
         if data[j] == 64:
             i = j + 1
             break
-    labels, label_start, lower_only = 0, i, True
+    labels, label_start, label_chars, lower_only = 0, i, 0, True
     while i < stop:
         byte = data[i]
         if byte == 46:
             if i == label_start or data[i - 1] == 45 or data[i - 1] == 95:
                 return False
             labels += 1
-            label_start, lower_only = i + 1, True
+            label_start, label_chars, lower_only = i + 1, 0, True
             i += 1
             continue
         kind = kind_at(data, i, stop, classes)
@@ -265,8 +172,9 @@ def is_address(data: NDArray[np.uint8], start: int, stop: int, classes: NDArray[
         if not inner and byte < 128 and not kind & (ALPHA | DIGIT):
             break
         lower_only = lower_only and kind & LOWER != 0
+        label_chars += 1
         i += character_bytes(byte)
-    if labels == 0 or i - label_start < 2 or not lower_only:
+    if labels == 0 or label_chars < 2 or not lower_only:
         return False
     if i < stop and data[i] == 58:  # a port
         port = i + 1

@@ -12,8 +12,10 @@ that thread, since other work on the machine would change seconds of the clock. 
 * Dolma 1.2: taggers gopher_v1, gopher_v2, c4_v1 and c4_v2 one after the other; the ratio is against gopher_v2 and c4_v2
   together. It may need an environment of its own: name its interpreter with ``--dolma-python``.
 
-Memory is what the process grows by while a batch is measured, over the batch's bytes. Two threads are timed by
-the clock (shortest of several runs). Long texts: one document of 12.5, 25 and 50 MB, of text, one line, one word.
+Memory is what a fresh process grows by while it measures its first batch, over the batch's bytes; the signals
+themselves are part of it. Two threads are timed by the clock, in short runs that alternate with those of one thread,
+and with those of a kernel that only computes: what that one gains is what the machine gives (other work, shared
+cores). Long texts: one document of 12.5, 25 and 50 MB, of text, one line, one word.
 """
 
 from __future__ import annotations
@@ -21,13 +23,14 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import multiprocessing
 import os
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
@@ -39,6 +42,7 @@ from dataeng.stages.quality.quality_signals import QualitySignals
 
 LARGEST = 100_000  # characters
 REPEATS = 7
+THREAD_RUNS = 15
 Signals = Literal["default", "all"]
 
 
@@ -75,20 +79,46 @@ def cpu_seconds(action: Callable[[], object], repeats: int = REPEATS) -> float:
 
 
 def clock_seconds(action: Callable[[], object]) -> float:
-    found = []
-    for _ in range(REPEATS):
-        started = time.perf_counter()
-        action()
-        found.append(time.perf_counter() - started)
-    return min(found)
+    started = time.perf_counter()
+    action()
+    return time.perf_counter() - started
 
 
-def two_threads(stage: QualitySignals, batch: pl.DataFrame) -> float:
-    """Returns how much more two threads do than one, by the clock."""
+def two_threads(stage: QualitySignals, batch: pl.DataFrame) -> tuple[float, float]:
+    """Returns how much more two threads do than one, by the shortest of alternating runs: our stage, and bare sums."""
+    import numba
+
+    @numba.njit(nogil=True)  # type: ignore[misc]
+    def compute(rounds: int) -> int:
+        state = 88172645463325252
+        for _ in range(rounds):
+            state ^= state << 13
+            state ^= state >> 7
+            state ^= state << 17
+        return state
+
+    def measure(_: int) -> None:
+        stage.apply(batch)
+
+    def only_compute(_: int) -> None:
+        compute(50_000_000)
+
+    only_compute(0)
+    seconds: dict[str, list[float]] = {}
     with ThreadPoolExecutor(2) as pool:
-        one = clock_seconds(lambda: [stage.apply(batch), stage.apply(batch)])
-        two = clock_seconds(lambda: list(pool.map(stage.apply, [batch, batch])))
-    return one / two
+        for _ in range(THREAD_RUNS):
+            for name, action in (("stage", measure), ("sums", only_compute)):
+                one = clock_seconds(lambda action=action: [action(i) for i in range(2)])  # type: ignore[misc]
+                two = clock_seconds(lambda action=action: list(pool.map(action, range(2))))  # type: ignore[misc]
+                seconds.setdefault(name + " one", []).append(one)
+                seconds.setdefault(name + " two", []).append(two)
+    print(f"\n{'two threads against one':28}{'shortest':>10}{'median':>10}")
+    for name in ("stage", "sums"):
+        runs = [one / two for one, two in zip(seconds[name + " one"], seconds[name + " two"], strict=True)]
+        shortest = min(seconds[name + " one"]) / min(seconds[name + " two"])
+        print(f"{name:28}{shortest:10.2f}{statistics.median(runs):10.2f}")
+    stage_ratio, sums_ratio = (min(seconds[n + " one"]) / min(seconds[n + " two"]) for n in ("stage", "sums"))
+    return stage_ratio, sums_ratio
 
 
 def datatrove_seconds(texts: Sequence[str]) -> float:
@@ -121,6 +151,19 @@ def dolma_seconds(texts: Sequence[str], python: str) -> dict[str, float]:
     return seconds
 
 
+def memory_of(texts: Sequence[str], signals: Signals = "default") -> float:
+    """Returns by how many bytes a fresh process grows at most while it measures the texts, over their bytes."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(memory_of_batch, texts, signals).result()
+
+
+def memory_of_batch(texts: Sequence[str], signals: Signals) -> float:
+    stage = stage_of(signals)
+    batch = pl.DataFrame({"text": texts})
+    return peak_growth(lambda: stage.apply(batch)) / sum(map(num_utf8_bytes, texts))
+
+
 def peak_growth(action: Callable[[], object]) -> int:
     """Returns by how many bytes the process's memory peaked above where it was. Linux only."""
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
@@ -136,28 +179,37 @@ def status_bytes(field: str) -> int:
     raise ValueError(f"no {field} in /proc/self/status")
 
 
-LONG_TEXTS: dict[str, Callable[[str, int], str]] = {
-    "text": lambda text, size: (text * (size // len(text) + 1))[:size],
-    "one line": lambda text, size: (text.replace("\n", " ") * (size // len(text) + 1))[:size],
-    "one word": lambda _, size: "x" * size,
-    "different words": lambda _, size: " ".join(f"{i * 7919 % 10000019:x}" for i in range(size // 6))[:size],
+LONG_SIZES = (12_500_000, 25_000_000, 50_000_000)
+LONG_TEXTS: dict[str, Callable[[str, Sequence[str], int], str]] = {
+    "all documents": lambda _, texts, size: repeated("\n\n".join(texts), size),
+    "one of them": lambda text, _, size: repeated(text, size),
+    "one line": lambda _, texts, size: repeated(" ".join(" ".join(texts).split()), size),
+    "one word": lambda _, __, size: "x" * size,
+    "different words": lambda _, __, size: " ".join(f"{i * 7919 % 10000019:x}" for i in range(size // 6))[:size],
+    "one byte a word": lambda _, __, size: repeated("a?b !c,d;(e) 1.", size),
 }
 
 
-def long_texts(stage: QualitySignals, text: str) -> float:
-    """Prints the times of long documents; returns the largest ratio of time per byte, 50 to 12.5 MB."""
+def repeated(text: str, size: int) -> str:
+    """Returns ``size`` bytes of a text, over and over; what is not ASCII becomes question marks."""
     text = text.encode("ascii", "replace").decode()
-    worst = 0.0
+    return (text * (size // len(text) + 1))[:size]
+
+
+def long_texts(stage: QualitySignals, text: str, texts: Sequence[str]) -> tuple[float, float]:
+    """Prints the times of long documents; returns the largest ratio of time per byte, 50 to 12.5 MB, and of memory."""
+    worst = largest_memory = 0.0
     print(
         f"\n{'one document of':20}" + "".join(f"{size:>12} MB" for size in ("12.5", "25", "50")) + "    scratch/bytes"
     )
     for name, make in LONG_TEXTS.items():
-        batches = [pl.DataFrame({"text": [make(text, size)]}) for size in (12_500_000, 25_000_000, 50_000_000)]
+        batches = [pl.DataFrame({"text": [make(text, texts, size)]}) for size in LONG_SIZES]
         seconds = [cpu_seconds(lambda batch=batch: stage.apply(batch), 1) for batch in batches]  # type: ignore[misc]
-        growth = peak_growth(lambda batch=batches[-1]: stage.apply(batch)) / 50e6  # type: ignore[misc]
+        growth = memory_of(batches[-1].get_column("text").to_list())
         worst = max(worst, seconds[2] / 4 / seconds[0])
-        print(f"{name:20}" + "".join(f"{s:13.2f} s" for s in seconds) + f"{growth:15.1f}")
-    return worst
+        largest_memory = max(largest_memory, growth)
+        print(f"{name:20}" + "".join(f"{s:13.2f} s" for s in seconds) + f"{growth:15.2f}", flush=True)
+    return worst, largest_memory
 
 
 def main() -> None:
@@ -185,10 +237,12 @@ def main() -> None:
     print(f"\n{'':36}{'MB/s':>10}")
     for name, speed in speeds.items():
         print(f"{name:36}{speed:10.2f}")
-    large = pl.DataFrame({"text": texts * max(1, round(8 / megabytes))})
-    growth = peak_growth(lambda: default.apply(large)) / (megabytes * 1e6 * max(1, round(8 / megabytes)))
-    threads = two_threads(default, large)
-    worst = long_texts(default, max(texts, key=len))
+    growth, growth_all = (memory_of(texts * max(1, round(8 / megabytes)), signals) for signals in ("default", "all"))
+    print(f"\nmemory beyond a batch of {megabytes * max(1, round(8 / megabytes)):.1f} MB, over its size: ", end="")
+    print(f"{growth:.2f}, with all signals {growth_all:.2f}")
+    threads, sums = two_threads(default, batch)
+    everything_once = sample(arguments.data, 1 << 40)
+    worst, long_memory = long_texts(default, max(texts, key=len), everything_once)
     ours, full = speeds["dataeng, default signals"], speeds["dataeng, all signals"]
     theirs, dolma = speeds["datatrove, four filters"], speeds["dolma, gopher_v2 and c4_v2"]
     print(f"\nload at the end {os.getloadavg()[0]:.1f}")
@@ -198,7 +252,10 @@ def main() -> None:
         "ratio_all_signals_vs_datatrove": full / theirs,
         "ratio_all_signals_vs_dolma": full / dolma,
         "two_threads": threads,
+        "two_threads_of_sums": sums,
         "memory_ratio": growth,
+        "memory_ratio_all": growth_all,
+        "memory_ratio_50_mb": long_memory,
         "long_text_slowdown": worst,
         "default_mb_s": ours,
         "all_mb_s": full,

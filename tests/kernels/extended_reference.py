@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import unicodedata
@@ -16,6 +17,7 @@ def of_category(start: str) -> Callable[[str], bool]:
     return lambda c: unicodedata.category(c).startswith(start)
 
 
+@functools.cache
 def script_of(c: str) -> str:
     for script, ranges in SCRIPTS.items():
         if any(first <= ord(c) <= last for first, last in ranges):
@@ -23,6 +25,7 @@ def script_of(c: str) -> str:
     return ""
 
 
+@functools.lru_cache(100_000)
 def segmented_words(word: str) -> int:
     """Tokens by class: H is a word alone, runs of T count by length, runs of X count one."""
     kinds = ""
@@ -50,18 +53,23 @@ def extended_counts(text: str, stop_words: Sequence[str]) -> dict[str, int]:
     lines = [line for line in text.split("\n") if line.strip()]
     stripped = [line.strip() for line in lines]
     lowered = [ascii_lower(line) for line in lines]
+    characters = Counter(text)
+
+    def number_of(holds: Callable[[str], bool]) -> int:
+        return sum(number for c, number in characters.items() if holds(c))
+
     counts = {
         "bytes": len(text.encode()),
-        "letters": sum(map(str.isalpha, text)),
-        "uppercase_chars": sum(map(str.isupper, text)),
-        "digits": sum(c in "0123456789" for c in text),
-        "whitespace_chars": sum(map(str.isspace, text)),
-        "punctuation_chars": sum(map(of_category("P"), text)),
-        "symbol_chars": sum(map(of_category("S"), text)),
-        "non_ascii_chars": sum(ord(c) >= 128 for c in text),
-        "control_chars": sum(of_category("Cc")(c) and c not in "\t\n\r" for c in text),
-        "unassigned_chars": sum(map(of_category("Cn"), text)),
-        "private_use_chars": sum(map(of_category("Co"), text)),
+        "letters": number_of(str.isalpha),
+        "uppercase_chars": number_of(str.isupper),
+        "digits": number_of(lambda c: c in "0123456789"),
+        "whitespace_chars": number_of(str.isspace),
+        "punctuation_chars": number_of(of_category("P")),
+        "symbol_chars": number_of(of_category("S")),
+        "non_ascii_chars": number_of(lambda c: ord(c) >= 128),
+        "control_chars": number_of(lambda c: of_category("Cc")(c) and c not in "\t\n\r"),
+        "unassigned_chars": number_of(of_category("Cn")),
+        "private_use_chars": number_of(of_category("Co")),
         "replacement_chars": text.count("\ufffd"),
         "parentheses": text.count("(") + text.count(")"),
         "square_brackets": text.count("[") + text.count("]"),

@@ -12,11 +12,12 @@ PUNCTUATION_SET = set(DATATROVE_PUNCTUATION) | set(DATATROVE_TERMINAL)
 TERMINAL = tuple(DATATROVE_TERMINAL)
 CITATION = re.compile(r"\[\d*]|\[edit]|\[citation needed]")
 POLICY = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
+LOWER_CASE = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
 Counts = dict[str, int]
 
 
 def ascii_lower(text: str) -> str:
-    return "".join(chr(ord(c) + 32) if "A" <= c <= "Z" else c for c in text)
+    return text.translate(LOWER_CASE)
 
 
 def repeated(segments: Sequence[str]) -> tuple[int, int]:
@@ -53,7 +54,7 @@ def repeated_ngram_chars(words: Sequence[str], n: int) -> int:
 
 
 def word_counts(text: str, words: Sequence[str], stop_words: Sequence[str]) -> Counts:
-    symbol_free = [w for w in words if any(c not in PUNCTUATION_SET for c in w)]
+    symbol_free = [w for w in words if not PUNCTUATION_SET.issuperset(w)]
     counts = {
         "words": len(words),
         "symbol_free_words": len(symbol_free),

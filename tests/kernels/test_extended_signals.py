@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from dataeng.kernels.extended_counters import EXTENDED_COUNTERS
 from dataeng.kernels.extended_signals import count_extended_signals
-from dataeng.kernels.text import text_buffers
+from dataeng.kernels.text import LONG_BYTES, text_buffers
 from tests.kernels.extended_reference import extended_counts, word_entropy
 from tests.kernels.test_signals import ENGLISH, STOP_WORDS, TEXTS
 
@@ -21,9 +21,13 @@ SPACES = st.sampled_from([" ", " ", " ", "\n", "\n", "\n\n", " \n ", "\t", "\r\n
 MIXED = st.lists(st.tuples(PIECES, SPACES), max_size=30).map(lambda pairs: "".join(a + b for a, b in pairs))
 
 
-def measured(texts: list[str], language: str = "en") -> list[tuple[dict[str, int], float]]:
+def measured(
+    texts: list[str], language: str = "en", long_bytes: int = LONG_BYTES
+) -> list[tuple[dict[str, int], float]]:
     column = text_buffers(pl.Series(texts, dtype=pl.String))
-    counts, measures = count_extended_signals(column, stop_words=STOP_WORDS, languages=[language] * len(texts))
+    counts, measures = count_extended_signals(
+        column, stop_words=STOP_WORDS, languages=[language] * len(texts), long_bytes=long_bytes
+    )
     return [
         (dict(zip(EXTENDED_COUNTERS, row, strict=True)), entropy)
         for row, entropy in zip(counts.tolist(), measures[:, 0].tolist(), strict=True)
@@ -34,10 +38,11 @@ def measured(texts: list[str], language: str = "en") -> list[tuple[dict[str, int
 @given(texts=st.lists(st.one_of(MIXED, TEXTS), min_size=1, max_size=4))
 @example(texts=["", "a", "\n", "\r\n\r\n", " \n ", "no newline at all", "x" * 1000])
 def test_equals_the_plain_reference(texts: list[str]) -> None:
-    for text, (counts, entropy) in zip(texts, measured(texts), strict=True):
-        expected = extended_counts(text, ENGLISH)
-        assert counts == {name: expected[name] for name in EXTENDED_COUNTERS}, repr(text)
-        assert entropy == pytest.approx(word_entropy(text) if text.split() else 0.0, abs=1e-9)
+    for long_bytes in (LONG_BYTES, 0):
+        for text, (counts, entropy) in zip(texts, measured(texts, long_bytes=long_bytes), strict=True):
+            expected = extended_counts(text, ENGLISH)
+            assert counts == {name: expected[name] for name in EXTENDED_COUNTERS}, repr(text)
+            assert entropy == pytest.approx(word_entropy(text) if text.split() else 0.0, abs=1e-9)
 
 
 def test_by_hand() -> None:
@@ -54,3 +59,14 @@ def test_a_long_line_of_ten_megabytes() -> None:
     ((counts, entropy),) = measured(["word " * 2_000_000])
     assert (counts["raw_words"], counts["unique_words"], counts["longest_line_chars"]) == (2_000_000, 1, 10_000_000)
     assert entropy == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_long_line_of_words_that_nearly_all_differ() -> None:
+    """More different words than fit the table at once."""
+    text = " ".join(f"{i * 7919 % 1_000_003:x}" for i in range(1_500_000))
+    assert len(text) > 8_000_000
+    words = text.split()
+    ((counts, entropy),) = measured([text])
+    assert counts["raw_words"] == 1_500_000
+    assert counts["unique_words"] == len(set(words))
+    assert entropy == pytest.approx(word_entropy(text), abs=1e-6)

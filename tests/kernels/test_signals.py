@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from dataeng.kernels.counters import COUNTERS
 from dataeng.kernels.signals import Words, count_signals
 from dataeng.kernels.stop_words import MAX_STOP_WORDS, stop_word_table
-from dataeng.kernels.text import text_buffers
+from dataeng.kernels.text import LONG_BYTES, text_buffers
 from tests.kernels.signals_reference import c4_counts, line_counts, word_counts
 from tests.kernels.words_reference import count_sentences, count_sentences_of_chunks, split_words
 
@@ -20,9 +21,12 @@ ENGLISH = ("the", "be", "to", "of", "and", "that", "have", "with")
 STOP_WORDS = stop_word_table({"de": ("der", "die", "und", "größer"), "en": ENGLISH})
 
 
-def measured(texts: list[str], words: Words = "split", language: str = "en") -> list[dict[str, int]]:
-    column = pl.Series(texts, dtype=pl.String)
-    counts = count_signals(text_buffers(column), words=words, stop_words=STOP_WORDS, languages=[language] * len(texts))
+def measured(
+    texts: list[str], words: Words = "split", language: str = "en", long_bytes: int = LONG_BYTES
+) -> list[dict[str, int]]:
+    column = text_buffers(pl.Series(texts, dtype=pl.String))
+    languages = [language] * len(texts)
+    counts = count_signals(column, words=words, stop_words=STOP_WORDS, languages=languages, long_bytes=long_bytes)
     return [dict(zip(COUNTERS, row, strict=True)) for row in counts.tolist()]
 
 
@@ -198,8 +202,9 @@ TEXTS = st.one_of(
 @given(texts=st.lists(TEXTS, min_size=1, max_size=4))
 @example(texts=["", "a", "\n", "\r\n\r\n", " \n ", "no newline at all"])
 def test_equals_the_plain_reference(words: Words, texts: list[str]) -> None:
-    for text, counts in zip(texts, measured(texts, words), strict=True):
-        assert counts == expected(text, words), repr(text)
+    wanted = [expected(text, words) for text in texts]
+    assert measured(texts, words) == wanted
+    assert measured(texts, words, long_bytes=0) == wanted, "as long texts are measured"
 
 
 def test_by_hand() -> None:
@@ -261,6 +266,66 @@ def test_time_is_linear_in_the_length(unit: str) -> None:
         return min(times)
 
     assert seconds(2_000_000) < 40 * max(seconds(200_000), 0.002)
+
+
+def random_words(num_bytes: int, seed: int, separators: str = " ") -> str:
+    """Returns words of a skewed vocabulary, with runs that occur again, as in real text."""
+    rng = random.Random(seed)
+    vocabulary = ["".join(rng.choices("abcdeéя日,.", k=rng.randint(1, 9))) for _ in range(5_000)]
+    pieces: list[str] = []
+    size = 0
+    while size < num_bytes:
+        if pieces and rng.random() < 0.02:
+            at = rng.randrange(len(pieces))
+            found = pieces[at : at + rng.randint(2, 60)]
+        else:
+            found = [vocabulary[int(len(vocabulary) * rng.random() ** 3)] + rng.choice(separators)]
+        pieces += found
+        size += sum(len(piece.encode()) for piece in found)
+    return "".join(pieces)
+
+
+@pytest.mark.parametrize("words", ["split", "whitespace"])
+@pytest.mark.parametrize("separators", [" ", " \n", "\n"])
+def test_a_text_above_the_limit_of_long_texts(words: Words, separators: str) -> None:
+    text = random_words(LONG_BYTES + 30_000, 3, separators)
+    assert len(text.encode()) > LONG_BYTES
+    assert measured([text], words) == [expected(text, words)]
+
+
+@pytest.mark.parametrize("words", ["split", "whitespace"])
+def test_a_line_of_ten_megabytes(words: Words) -> None:
+    """Measured with lists of words, and without any; the plain reference would take minutes."""
+    pieces = random_words(1_000_000, 5).split()
+    rng = random.Random(5)
+    text = " ".join(" ".join(rng.sample(pieces, len(pieces))) for _ in range(9)) + " " + " ".join(pieces)
+    (listed,) = measured([text], words, long_bytes=1 << 40)
+    assert listed["lines"] == 1
+    assert listed["chars"] == len(text)
+    assert listed["words"] >= len(text.split())
+    assert 0 < listed["dup_10_gram_chars"] < listed["dup_5_gram_chars"] < len(text)
+    assert measured([text], words) == [listed]
+
+
+def test_a_line_of_ten_megabytes_by_hand() -> None:
+    """300,000 different words, then the same again without the last one, in the same order."""
+    different = [f"{i:016d}" for i in range(300_000)]
+    (counts,) = measured([" ".join(different + different[:-1])], "whitespace")
+    assert counts["words"] == 599_999
+    assert counts["chars"] == 599_999 * 17 - 1 > 10_000_000
+    assert counts["top_2_gram_chars"] == 2 * 33
+    assert counts["top_4_gram_chars"] == 2 * 67
+    for n in range(5, 11):
+        assert counts[f"dup_{n}_gram_chars"] == 299_999 // n * n * 16
+
+
+def test_more_repeated_ngrams_than_a_long_text_has_room_for() -> None:
+    """Words of two bytes, as many different pairs as there can be, each of them twice: the tables overflow."""
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789" * 9
+    text = "".join(letters[(i * 7 + j * j) % 300] + " " for i in range(250) for j in range(150))
+    text += text
+    for words in ("split", "whitespace"):
+        assert measured([text], words, long_bytes=0) == [expected(text, words)]
 
 
 def test_a_long_line_is_counted() -> None:

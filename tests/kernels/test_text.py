@@ -3,10 +3,10 @@ from __future__ import annotations
 import polars as pl
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataeng.kernels.text import TextBuffers, hash_word, text_buffers
+from dataeng.kernels.text import PART_BYTES, TextBuffers, hash_word, text_buffers, text_parts
 
 
 def contents(buffers: TextBuffers) -> list[str]:
@@ -19,6 +19,7 @@ def contents(buffers: TextBuffers) -> list[str]:
 TEXTS = st.lists(st.one_of(st.none(), st.text(max_size=20)), max_size=12)
 
 
+@settings(deadline=None)
 @given(texts=TEXTS, start=st.integers(0, 5), length=st.integers(0, 12))
 def test_columns_of_every_make(texts: list[str | None], start: int, length: int) -> None:
     sliced = ["" if text is None else text for text in texts[start : start + length]]
@@ -55,6 +56,37 @@ def test_broken_utf8_is_refused() -> None:
         )
         with pytest.raises(ValueError, match="UTF8"):
             text_buffers(array)
+
+
+def test_lone_surrogates_are_refused() -> None:
+    for text in ("\ud800", "a\udfffb"):
+        with pytest.raises(UnicodeEncodeError, match="surrogates not allowed"):
+            text_buffers(pl.Series([text], dtype=pl.String))
+        with pytest.raises(UnicodeEncodeError, match="surrogates not allowed"):
+            text_buffers(pa.array([text], pa.large_string()))
+
+
+@settings(deadline=None)
+@given(sizes=st.lists(st.sampled_from([0, 1, 13, PART_BYTES // 3, PART_BYTES, PART_BYTES + 1]), max_size=7))
+def test_parts_are_the_whole_column(sizes: list[int]) -> None:
+    texts = [None if size == 1 else chr(97 + i) * size for i, size in enumerate(sizes)]
+    column = pl.Series(["x" * 20, *texts], dtype=pl.String).slice(1)
+    found: list[str] = []
+    for first, last, buffers in text_parts(column):
+        assert first == len(found) < last
+        assert buffers.num_texts == last - first
+        assert buffers.offsets[-1] - buffers.offsets[0] <= PART_BYTES or last - first == 1
+        found += contents(buffers)
+    assert found == [text or "" for text in texts]
+
+
+def test_a_large_text_is_not_copied() -> None:
+    column = pl.Series(["a" * (PART_BYTES + 5), "b" * (PART_BYTES + 7)])
+    views = column.to_arrow(compat_level=pl.CompatLevel.newest())
+    addresses = {buffer.address for buffer in views.buffers()[2:]}
+    starts = [buffers.data.ctypes.data for _, _, buffers in text_parts(column)]
+    assert starts[0] in addresses
+    assert min(abs(starts[1] - address) for address in addresses) <= 2 * PART_BYTES
 
 
 def test_wrong_offsets_are_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 import unicodedata
@@ -143,6 +144,7 @@ def prefix_of(piece: str) -> str:
     return ""
 
 
+@functools.lru_cache(100_000)
 def split_chunk(chunk: str) -> list[str]:
     if len(chunk) == 1:
         return [chunk]
@@ -205,6 +207,7 @@ def count_sentences(line: str) -> int:
     return sentences
 
 
+@functools.lru_cache(100_000)
 def is_punctuation(word: str) -> bool:
     from tests.kernels.signals_reference import PUNCTUATION_SET
 

@@ -73,7 +73,7 @@ def _requests(pairs: pl.DataFrame) -> pl.DataFrame:
 
 
 def _buckets(slices: Slices) -> pl.DataFrame:
-    """Returns ``key, place, least, most`` of every bucket: its document with the smallest content hash, and their ends."""
+    """Returns ``key, place, least, most`` of every bucket: its document of smallest content hash, and their ends."""
     order = ["key", "content", "place"]
     found: pl.DataFrame | None = None
     for table in slices:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+import numpy as np
 import polars as pl
 from pydantic import Field, PrivateAttr
 
@@ -16,6 +18,7 @@ from dataeng.stages.quality.stop_words import STOP_WORDS
 
 if TYPE_CHECKING:
     from dataeng.kernels.stop_words import StopWords
+    from dataeng.kernels.text import TextBuffers
 
 PREFIX = "quality_"
 ZSTD_LEVEL = 1
@@ -81,41 +84,46 @@ class QualitySignals(RowStage):
     def apply(self, batch: pl.DataFrame) -> pl.DataFrame:
         from dataeng.kernels.counters import COUNTERS
         from dataeng.kernels.signals import count_signals
-        from dataeng.kernels.text import text_buffers
+        from dataeng.kernels.text import text_parts
 
         assert self._stop_words is not None, "setup() comes first"
+        text = batch.get_column("text")
         if self.language is None:
             language = batch.get_column("language")
         else:
             language = pl.Series("language", [self.language], dtype=pl.String).new_from_index(0, batch.height)
-        counts = count_signals(
-            text_buffers(batch.get_column("text")),
-            words=self.words,
-            stop_words=self._stop_words,
-            languages=language.to_list(),
-        )
-        batch = batch.with_columns(pl.Series(PREFIX + name, counts[:, i]) for i, name in enumerate(COUNTERS))
+        languages = language.to_list()
+        counts = np.empty((batch.height, len(COUNTERS)), np.int64)
+        more = []
+        # In parts, since kernels and libraries need the texts in other forms than the column's: copies.
+        for first, last, buffers in text_parts(text):
+            counts[first:last] = count_signals(
+                buffers, words=self.words, stop_words=self._stop_words, languages=languages[first:last]
+            )
+            if self.signals == "all":
+                rows = slice(first, last)
+                more.append(self._more_of(text[rows], buffers, language[rows]))
+        columns = [pl.Series(PREFIX + name, counts[:, i]) for i, name in enumerate(COUNTERS)]
+        if self.signals == "all":
+            columns += pl.concat(more).get_columns() if more else pl.DataFrame(schema=self._more()).get_columns()
+        batch = batch.with_columns(columns)
         listed = language.is_in(list(self._stop_words.languages)).fill_null(False)
-        batch = batch.with_columns(batch.get_column(PREFIX + "stop_words").set(~listed, None))
-        return self._with_more(batch, language, listed) if self.signals == "all" else batch
+        by_list = [PREFIX + name for name in ("stop_words", "stop_word_occurrences") if PREFIX + name in batch.columns]
+        return batch.with_columns(batch.get_column(name).set(~listed, None) for name in by_list)
 
-    def _with_more(self, batch: pl.DataFrame, language: pl.Series, listed: pl.Series) -> pl.DataFrame:
+    def _more_of(self, text: pl.Series, buffers: TextBuffers, language: pl.Series) -> pl.DataFrame:
         from dataeng.kernels.extended_counters import EXTENDED_COUNTERS, EXTENDED_MEASURES
         from dataeng.kernels.extended_signals import count_extended_signals
-        from dataeng.kernels.text import text_buffers
 
-        text = batch.get_column("text").fill_null("")
-        counts, measures = count_extended_signals(
-            text_buffers(text), stop_words=self._stop_words, languages=language.to_list()
+        counts, measures = count_extended_signals(buffers, stop_words=self._stop_words, languages=language.to_list())
+        return pl.DataFrame(
+            [
+                *(pl.Series(PREFIX + name, counts[:, i]) for i, name in enumerate(EXTENDED_COUNTERS)),
+                count_bad_words(text.fill_null(""), language).alias(PREFIX + "bad_words"),
+                compressed_bytes(buffers).alias(PREFIX + "zstd_bytes"),
+                *(pl.Series(PREFIX + name, measures[:, i]) for i, name in enumerate(EXTENDED_MEASURES)),
+            ]
         )
-        batch = batch.with_columns(
-            *(pl.Series(PREFIX + name, counts[:, i]) for i, name in enumerate(EXTENDED_COUNTERS)),
-            *(pl.Series(PREFIX + name, measures[:, i]) for i, name in enumerate(EXTENDED_MEASURES)),
-            count_bad_words(text, language).alias(PREFIX + "bad_words"),
-            compressed_bytes(text).alias(PREFIX + "zstd_bytes"),
-        )
-        name = PREFIX + "stop_word_occurrences"
-        return batch.with_columns(batch.get_column(name).set(~listed, None))
 
 
 def documented_signals() -> dict[str, dict[str, str]]:
@@ -149,11 +157,12 @@ def count_bad_words(text: pl.Series, language: pl.Series) -> pl.Series:
     return found
 
 
-def compressed_bytes(text: pl.Series) -> pl.Series:
+def compressed_bytes(texts: TextBuffers) -> pl.Series:
     """Returns the size of each text compressed by zstd at `ZSTD_LEVEL`, Int64; the library is as fast as can be."""
     import pyarrow as pa
 
     codec = pa.Codec("zstd", compression_level=ZSTD_LEVEL)
+    data, offsets = pa.py_buffer(texts.data), texts.offsets.tolist()
     # A Python loop over documents: the codec takes one buffer at a time, and nearly all the time is inside it.
-    sizes = [codec.compress(buffer).size for buffer in map(pa.py_buffer, text.cast(pl.Binary))]
+    sizes = [codec.compress(data.slice(start, stop - start)).size for start, stop in itertools.pairwise(offsets)]
     return pl.Series(sizes, dtype=pl.Int64)
