@@ -261,7 +261,7 @@ class ExchangeStage(Stage):
         if table is not None:
             yield self.reduce(step, table, outputs)
 
-    def visit(self, step: int, batch: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+    def visit(self, step: int, batch: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame | Iterator[pl.DataFrame]:
         """Looks at documents of a part again.
 
         Args:
@@ -270,7 +270,7 @@ class ExchangeStage(Stage):
           rows: all rows that were sent to this part.
 
         Returns:
-          As `reduce`.
+          As `reduce`; a piece at a time where documents send more rows than should be in memory.
         """
         raise NotImplementedError(f"{type(self).__name__} has no visit for step {step}")
 

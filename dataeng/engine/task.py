@@ -186,7 +186,7 @@ def _visited(spec: TaskSpec, stage: ExchangeStage) -> Iterator[pl.DataFrame]:
                 continue
             batch = pl.from_arrow(file.read_row_group(group, columns=columns))
             assert isinstance(batch, pl.DataFrame)
-            yield stage.visit(
+            found = stage.visit(
                 step,
                 batch.with_columns(
                     pl.lit(spec.task.index, dtype=pl.UInt32).alias("part"),
@@ -194,6 +194,7 @@ def _visited(spec: TaskSpec, stage: ExchangeStage) -> Iterator[pl.DataFrame]:
                 ),
                 rows,
             )
+            yield from (found,) if isinstance(found, pl.DataFrame) else found
 
 
 def _check_result(step: Step, result: pl.DataFrame, needed: Mapping[str, pl.DataType]) -> None:

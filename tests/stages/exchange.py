@@ -113,7 +113,8 @@ def _run_step(
             continue
         for batch in batches[group.get_column("partition")[0]]:
             if "row" not in group.columns or batch.get_column("row").is_in(group.get_column("row").implode()).any():
-                results.append(stage.visit(step, batch, group))
+                found = stage.visit(step, batch, group)
+                results += [found] if isinstance(found, pl.DataFrame) else found
     return [result for result in results if result.height]
 
 

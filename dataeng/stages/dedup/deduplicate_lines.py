@@ -6,11 +6,14 @@
 
 What travels is one row for each different span of a part, however often the part has it: hash, first place, counts and
 the id of the document there, about 60 bytes. A span that half the corpus has is one row for each part.
+
+A reducer holds a fixed number of rows, in as many passes over its partition as that takes, and all rows of one hash:
+one for each part. Who edits a part holds the verdicts about it, a row for each of its repeated spans.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -19,9 +22,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from dataeng.document import TEXT
-from dataeng.stage import Columns, ExchangeStage, OutputFiles
+from dataeng.stage import Columns, ExchangeStage, OutputFiles, Slices
 from dataeng.stages.dedup.removal import (
     MOST_UNITS,
+    hash_ranges,
     positions_in,
     range_partition,
     removal_signals,
@@ -119,7 +123,13 @@ class DeduplicateLines(ExchangeStage):
         # Rows of several parts have nothing in common but what `reduce` looks for.
         return _combined(table) if parts.min() == parts.max() else table
 
+    def reduce_slices(self, step: int, slices: Slices, outputs: OutputFiles) -> Iterator[pl.DataFrame]:
+        for table in hash_ranges(slices, self.num_partitions):
+            yield self.reduce(step, table, outputs)
+
     def reduce(self, step: int, table: pl.DataFrame, outputs: OutputFiles) -> pl.DataFrame:
+        occurrences = table.group_by("hash").agg(pl.sum("occurrences").alias("_all"))
+        table = table.join(occurrences.filter(pl.col("_all") > 1), on="hash", how="semi", maintain_order="left")
         # A large task emits in several pieces, so that a part may have a hash more than once.
         ordered = _combined(table)
         totals = (
@@ -128,7 +138,6 @@ class DeduplicateLines(ExchangeStage):
                 *(pl.first(name).alias(f"first_{name}") for name in ("part", "row", "unit", "id")),
                 pl.sum("documents"), pl.sum("occurrences"),
             )
-            .filter(pl.col("occurrences") > 1)
         )  # fmt: skip
         own = ordered.select("part", "hash", pl.col("occurrences").alias("_own"))
         repeated = own.join(totals, on="hash", how="inner", maintain_order="left")

@@ -24,8 +24,9 @@ bytes of table per byte of text. Here they meet by hash, in partitions, with the
 * Contents are compared by 122-bit hashes with a bound on their collisions (`dataeng.kernels.sequences`).
 
 A reducer holds one row per different key, in as many passes over its partition as keep that below a fixed number; a key
-with half the corpus in it is one row. A visit holds the rows about one part. What is emitted about a document does
-not depend on others, and firsts are found by place, so batches, partitions, workers and order change nothing.
+with half the corpus in it is one row. A visit holds the rows about one part, and hashes a fixed number of windows at a
+time. What is emitted about a document does not depend on others, and firsts are found by place, so batches,
+partitions, workers and order change nothing.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ SAMPLE = "substring_sample"
 SAMPLE_CHARS = 200
 
 ANCHORS, PLACES, OCCURRENCES, RANGES = range(4)
+WINDOWS_AT_A_TIME = 200_000
+"""Runs that a visit has in memory, each about 150 bytes; the last segment, or text, comes on top."""
 
 
 class DeduplicateSubstrings(ExchangeStage):
@@ -148,11 +151,21 @@ class DeduplicateSubstrings(ExchangeStage):
         else:
             yield from later_rows(slices, also_first=self.keep == "none")
 
-    def visit(self, step: int, batch: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+    def visit(self, step: int, batch: pl.DataFrame, rows: pl.DataFrame) -> Iterator[pl.DataFrame]:
         batch = batch.join(rows.select("row").unique(), on="row", how="semi", maintain_order="left")
         numbered = batch.select("row").with_row_index("text")
-        rows = rows.drop("partition").join(numbered, on="row", how="inner")
-        return self._places(batch, rows) if step == PLACES else self._ranges(batch, rows)
+        rows = rows.drop("partition").join(numbered, on="row", how="inner").sort("text", "unit")
+        if step == PLACES:
+            runs = pl.col("whole").cast(pl.Int64) + pl.col("each").cast(pl.Int64) * pl.col("windows")
+            before = runs.cum_sum() - runs
+        else:  # matches are joined within a text
+            before = pl.int_range(pl.len()).first().over("text")
+        for piece in rows.with_columns((before // WINDOWS_AT_A_TIME).alias("_piece")).partition_by(
+            "_piece", maintain_order=True, include_key=False
+        ):
+            first, last = piece.item(0, "text"), piece.item(-1, "text")
+            texts, piece = batch[first : last + 1], piece.with_columns(pl.col("text") - first)
+            yield self._places(texts, piece) if step == PLACES else self._ranges(texts, piece)
 
     def _places(self, batch: pl.DataFrame, marked: pl.DataFrame) -> pl.DataFrame:
         """Hashes marked segments as a whole, each of their windows, or both."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,10 +11,13 @@ import polars as pl
 from numpy.typing import NDArray
 
 from dataeng.document import REASON, TEXT, drop_where
+from dataeng.stage import Slices
 
 if TYPE_CHECKING:
     from dataeng.kernels.units import Units
 
+ROWS_IN_MEMORY = 1_000_000
+"""About 100 bytes each while they are being reduced; a larger partition is gone through as often as it takes."""
 SAMPLE_CHARS = 300
 MOST_UNITS = 20  # of one text that go into its evidence
 
@@ -20,6 +25,23 @@ MOST_UNITS = 20  # of one text that go into its evidence
 def range_partition(hashes: pl.Expr, partitions: int) -> pl.Expr:
     """Returns the partition of 64-bit hashes: equal ranges, so that partitions in order are hashes in order."""
     return (hashes // (1 << 32) * partitions // (1 << 32)).cast(pl.UInt32)
+
+
+def hash_ranges(slices: Slices, partitions: int) -> Iterator[pl.DataFrame]:
+    """Cuts the rows of a partition by range of ``hash``, in order, into tables of about `ROWS_IN_MEMORY` rows.
+
+    Rows of one hash stay together, those of one table in the order in which they came.
+
+    Args:
+      slices: rows that `range_partition` has sent to one of ``partitions``.
+    """
+    number = max(1, math.ceil(slices.num_rows / ROWS_IN_MEMORY))
+    for share in range(number):
+        # Ranges of the whole that are ``number`` times as fine lie within those of the partitions.
+        inside = range_partition(pl.col("hash"), partitions * number) % number == share
+        found = [table.filter(inside) for table in slices]
+        if any(table.height for table in found):
+            yield pl.concat(found)
 
 
 def positions_in(verdicts: pl.DataFrame, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
