@@ -155,14 +155,7 @@ class DeduplicateSubstrings(ExchangeStage):
         batch = batch.join(rows.select("row").unique(), on="row", how="semi", maintain_order="left")
         numbered = batch.select("row").with_row_index("text")
         rows = rows.drop("partition").join(numbered, on="row", how="inner").sort("text", "unit")
-        if step == PLACES:
-            runs = pl.col("whole").cast(pl.Int64) + pl.col("each").cast(pl.Int64) * pl.col("windows")
-            before = runs.cum_sum() - runs
-        else:  # matches are joined within a text
-            before = pl.int_range(pl.len()).first().over("text")
-        for piece in rows.with_columns((before // WINDOWS_AT_A_TIME).alias("_piece")).partition_by(
-            "_piece", maintain_order=True, include_key=False
-        ):
+        for piece in _pieces(rows, within_texts=step == PLACES):
             first, last = piece.item(0, "text"), piece.item(-1, "text")
             texts, piece = batch[first : last + 1], piece.with_columns(pl.col("text") - first)
             yield self._places(texts, piece) if step == PLACES else self._ranges(texts, piece)
@@ -258,3 +251,20 @@ class DeduplicateSubstrings(ExchangeStage):
         batch = drop_where(batch, little, "only_repeated_substrings", detail)
         kept = pl.when(edited & ~little).then(pl.col("_left")).otherwise(pl.col(TEXT))
         return batch.with_columns(kept.alias(TEXT)).drop("_left")
+
+
+def _pieces(rows: pl.DataFrame, *, within_texts: bool) -> list[pl.DataFrame]:
+    """Cuts rows about texts into pieces of about `WINDOWS_AT_A_TIME` runs.
+
+    Args:
+      rows: in order of ``text``.
+      within_texts: whether rows are segments, of which each can be looked at by itself; otherwise they are runs, and
+        those of one text stay together.
+    """
+    if within_texts:
+        runs = pl.col("whole").cast(pl.Int64) + pl.col("each").cast(pl.Int64) * pl.col("windows")
+        before = runs.cum_sum() - runs
+    else:
+        before = pl.col("_number").first().over("text")
+    cut = rows.with_row_index("_number").with_columns((before // WINDOWS_AT_A_TIME).alias("_piece")).drop("_number")
+    return cut.partition_by("_piece", maintain_order=True, include_key=False)

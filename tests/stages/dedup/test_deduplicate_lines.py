@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 
 from dataeng.kernels.normalization import FORMS
 from dataeng.kernels.units import KINDS
+from dataeng.stages.dedup import removal
 from dataeng.stages.dedup.deduplicate_lines import DeduplicateLines
 from dataeng.stages.quality.remove_lines import RemoveLines
 from tests.end_to_end.runs import assert_same, dataeng, results
 from tests.kernels.test_normalization import REFERENCES
 from tests.kernels.test_units import edited, expected
-from tests.stages.exchange import frames_of, name_of, run_edits
+from tests.stages.exchange import SlicesOf, frames_of, name_of, run_edits
 
 Parts = list[list[str | None]]
 
@@ -147,6 +148,42 @@ def test_a_line_of_half_the_corpus_is_a_row_for_each_part() -> None:
     verdicts = stage.reduce(0, pl.concat(emitted), None)  # type: ignore[arg-type]
     shared = verdicts.filter(pl.col("occurrences") == 320)
     assert shared.height == 40 and shared.get_column("documents").unique().to_list() == [320]
+
+
+def test_a_partition_need_not_fit_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts: Parts = [
+        [f"Home\nText {n % 97} of {n % 89}\n{'xyz'[n % 3] * (n % 30)}" for n in range(p, 900, 3)] for p in range(7)
+    ]
+    stage = DeduplicateLines(partitions=2, normalize="none")
+    emitted = pl.concat(
+        [stage.combine(stage.emit(frame)) for n, p in enumerate(parts) for frame in frames_of(p, n, 50)]
+    )
+    held: list[int] = []
+    reduce = DeduplicateLines.reduce
+
+    def noting(stage: DeduplicateLines, step: int, table: pl.DataFrame, outputs: Any) -> pl.DataFrame:
+        held.append(table.height)
+        return reduce(stage, step, table, outputs)
+
+    monkeypatch.setattr(DeduplicateLines, "reduce", noting)
+
+    def verdicts(rows_in_memory: int) -> pl.DataFrame:
+        monkeypatch.setattr(removal, "ROWS_IN_MEMORY", rows_in_memory)
+        held.clear()
+        groups = emitted.partition_by("partition", maintain_order=True)
+        groups = sorted(groups, key=lambda group: int(group.item(0, "partition")))
+        slices = [SlicesOf(group, 90) for group in groups]
+        found = pl.concat([rows for some in slices for rows in stage.reduce_slices(0, some, None)])  # type: ignore[arg-type]
+        # As the engine reads them: by part, and then in order.
+        return found.sort("part", maintain_order=True)
+
+    expected_verdicts = verdicts(1_000_000)
+    assert held == [group.height for group in emitted.sort("partition").partition_by("partition")] and min(held) > 800
+    assert expected_verdicts.height > 500
+    assert verdicts(200).equals(expected_verdicts)
+    # One line is on every page; a table has all rows of it, one for each piece that a part came in.
+    pieces = sum(-(-len(texts) // 50) for texts in parts)
+    assert len(held) >= 2 * 5 and max(held) < 1.5 * 200 + pieces
 
 
 def documents(test_data: Path, count: int, language: str | None = None) -> list[str]:

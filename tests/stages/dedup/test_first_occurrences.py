@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from dataeng.stages.dedup import first_occurrences
+from dataeng.stages.dedup import deduplicate_substrings, first_occurrences
 from dataeng.stages.dedup.deduplicate_substrings import DeduplicateSubstrings
 from dataeng.stages.dedup.first_occurrences import num_keys
 from tests.stages.exchange import SlicesOf, run_exchange
@@ -31,15 +31,39 @@ def passages(seed: int, documents: int) -> list[str]:
 
 def test_small_memory_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = [passages(1, 12), passages(1, 4), passages(2, 12)]
-    for keep in ("first", "none"):
-        stage = DeduplicateSubstrings(min_words=10, keep=keep, partitions=2)  # type: ignore[arg-type]
+    for keep, least in (("first", {"min_words": 10}), ("none", {"min_words": 10}), ("first", {"min_bytes": 15})):
+        stage = DeduplicateSubstrings(keep=keep, partitions=2, **least)  # type: ignore[arg-type]
         order = ("part", "row", "start")
         expected = run_exchange(stage, parts, Path()).sort(order)
         assert expected.height > 20
         with monkeypatch.context() as small:
             small.setattr(first_occurrences, "ROWS_IN_MEMORY", 100)
             small.setattr(first_occurrences, "KEYS_IN_MEMORY", 500)
+            small.setattr(deduplicate_substrings, "WINDOWS_AT_A_TIME", 20)
             assert run_exchange(stage, parts, Path(), batch_documents=3, shuffle=6).sort(order).equals(expected)
+
+
+def test_a_visit_has_a_bounded_number_of_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deduplicate_substrings, "WINDOWS_AT_A_TIME", 100)
+    held: list[int] = []
+    places, ranges = DeduplicateSubstrings._places, DeduplicateSubstrings._ranges
+
+    def noting(stage: DeduplicateSubstrings, batch: pl.DataFrame, marked: pl.DataFrame) -> pl.DataFrame:
+        held.append(places(stage, batch, marked).height)
+        return places(stage, batch, marked)
+
+    monkeypatch.setattr(DeduplicateSubstrings, "_places", noting)
+    run_exchange(DeduplicateSubstrings(min_bytes=15, partitions=1), [passages(1, 30), passages(1, 30)], Path())
+    assert sum(held) > 1500 and max(held) <= 100 + 15  # a segment has no more windows than a window has units
+    texts: list[int] = []
+
+    def noting_texts(stage: DeduplicateSubstrings, batch: pl.DataFrame, runs: pl.DataFrame) -> pl.DataFrame:
+        texts.append(batch.height)
+        return ranges(stage, batch, runs)
+
+    monkeypatch.setattr(DeduplicateSubstrings, "_ranges", noting_texts)
+    run_exchange(DeduplicateSubstrings(min_bytes=15, partitions=1), [passages(1, 30), passages(1, 30)], Path())
+    assert len(texts) > 10 and max(texts) <= 5
 
 
 def test_a_key_with_half_the_rows_is_held_once(monkeypatch: pytest.MonkeyPatch) -> None:
