@@ -267,7 +267,7 @@ class ExchangeStage(Stage):
         Args:
           batch: documents as they were emitted, with ``part`` and ``row``: `visit_columns` only, and only batches with
             a ``row`` that ``rows`` names, if it has that column.
-          rows: all rows that were sent to this part.
+          rows: rows that were sent to this part: all, or if they name a ``row`` at least all about this batch.
 
         Returns:
           As `reduce`; a piece at a time where documents send more rows than should be in memory.

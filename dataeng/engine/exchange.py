@@ -7,6 +7,7 @@ Number of files = number of tasks, whatever the number of partitions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,3 +155,34 @@ class PartitionSlices:
     def collect(self) -> pl.DataFrame | None:
         frames = list(self)
         return pl.concat(frames) if frames else None
+
+
+class RowsAbout:
+    """The rows that were sent to a part, for a visit that goes through its documents in order.
+
+    Rows that name a document (``row``) are read for a range of documents at a time, so that at most about
+    `Buffers.kept_bytes` of them are held.
+    """
+
+    def __init__(self, slices: PartitionSlices, buffers: Buffers, num_documents: int) -> None:
+        self._slices = slices
+        first = next(iter(slices))
+        size = first.estimated_size() * slices.num_rows / first.height
+        self._by_document = "row" in first.columns
+        ranges = max(1, math.ceil(size / buffers.kept_bytes)) if self._by_document else 1
+        self._step = max(1, math.ceil(num_documents / ranges))
+        self._rows, self._start, self._stop = first.clear(), 0, 0
+        self._named: pl.Series | None = None
+
+    def documents(self, start: int, stop: int) -> pl.DataFrame | None:
+        """Returns at least the rows about documents ``start`` up to ``stop``; None if there are none."""
+        if not self._start <= start < stop <= self._stop:
+            self._start = start
+            self._stop = max(stop, start + self._step) if self._by_document else 1 << 32
+            inside = pl.col("row").is_between(self._start, self._stop, closed="left")
+            self._rows = self._rows.clear()
+            self._rows = pl.concat([table.filter(inside) if self._by_document else table for table in self._slices])
+            self._named = self._rows.get_column("row").unique().sort() if self._by_document else None
+        if self._named is not None and not self._named.is_between(start, stop, closed="left").any():
+            return None
+        return self._rows

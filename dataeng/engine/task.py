@@ -10,6 +10,7 @@ import secrets
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from dataeng.config import Step
-from dataeng.engine.exchange import PARTITION, Buffers, PartitionedWriter, PartitionSlices, TableSlice
+from dataeng.engine.exchange import PARTITION, Buffers, PartitionedWriter, PartitionSlices, RowsAbout, TableSlice
 from dataeng.engine.ledger import StageCount
 from dataeng.engine.outputs import TaskOutputs, now
 from dataeng.engine.records import TaskRecord, damaged_file, read_record, write_record
@@ -172,17 +173,17 @@ def _reduced(spec: TaskSpec, step: Step, stage: ExchangeStage, outputs: TaskOutp
 
 def _visited(spec: TaskSpec, stage: ExchangeStage) -> Iterator[pl.DataFrame]:
     """Shows a stage those documents of a part that rows were sent about."""
-    rows = PartitionSlices(Path(spec.run_dir), spec.slices, spec.buffers).collect()
-    if rows is None:
+    slices = PartitionSlices(Path(spec.run_dir), spec.slices, spec.buffers)
+    if slices.num_rows == 0:
         return
     assert spec.documents is not None
     step, columns = spec.phase.exchange_step, list(stage.visit_columns(spec.phase.exchange_step))
-    wanted = rows.get_column("row").unique().sort() if "row" in rows.columns else None
-    first = 0
     with pq.ParquetFile(Path(spec.run_dir) / spec.documents) as file:
-        for group in range(file.num_row_groups):
-            start, first = first, first + file.metadata.row_group(group).num_rows
-            if wanted is not None and not wanted.is_between(start, first, closed="left").any():
+        sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        about = RowsAbout(slices, spec.buffers, sum(sizes))
+        for group, start in enumerate(accumulate(sizes[:-1], initial=0)):
+            rows = about.documents(start, start + sizes[group])
+            if rows is None:
                 continue
             batch = pl.from_arrow(file.read_row_group(group, columns=columns))
             assert isinstance(batch, pl.DataFrame)

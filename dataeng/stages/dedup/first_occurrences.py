@@ -14,9 +14,9 @@ import polars as pl
 
 from dataeng.stage import Slices
 
-KEYS_IN_MEMORY = 2_000_000
-"""Each is about 100 bytes while slices are being merged."""
-ROWS_IN_MEMORY = 1_000_000
+KEYS_IN_MEMORY = 1_000_000
+"""Each is about 250 bytes while slices are being merged."""
+ROWS_IN_MEMORY = 500_000
 """A partition of up to so many rows is read once and kept."""
 SKETCH_SLOTS = 1 << 22
 
@@ -82,11 +82,18 @@ def first_rows(share: Share, keys: Sequence[str], kept: Sequence[str]) -> pl.Dat
 
 
 def _merged(table: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
-    ordered = table.sort(*PLACE)
-    others = [name for name in table.columns if name not in keys and name != "count"]
-    return ordered.group_by(keys).agg(pl.col("count").sum(), *(pl.col(name).first() for name in others)).select(
-        table.columns
-    )  # fmt: skip
+    """Returns the first row of each key with the sum of its counts.
+
+    One sort takes half of the memory, and a quarter of the time, of grouping by keys.
+    """
+    ordered = table.sort(*keys, *PLACE)
+    begins = pl.any_horizontal(*(pl.col(name) != pl.col(name).shift(1) for name in keys)).fill_null(True)
+    # Each key's total is the running total before the next key, less that before its own.
+    before = (pl.col("count").cum_sum() - pl.col("count")).alias("_before")
+    total = ordered.get_column("count").sum()
+    firsts = ordered.with_columns(before).filter(begins)
+    after = pl.col("_before").shift(-1, fill_value=total)
+    return firsts.with_columns((after - pl.col("_before")).alias("count")).drop("_before")
 
 
 def _is_first() -> pl.Expr:
@@ -131,14 +138,16 @@ def later_rows(slices: Slices, *, also_first: bool) -> Iterator[pl.DataFrame]:
       also_first: return the first, too, with the second's place.
     """
     keys = ["first_hash", "second_hash", "units"]
-    kept = ["id", "start_char"]
+    kept = ["id", "start_char"]  # larger than all else: fetched where needed
     found = {"part": "kept_part", "row": "kept_row", "unit": "kept_unit", "id": "kept_id", "start_char": "kept_char"}
     for share in shares(slices, "first_hash"):
-        firsts = first_rows(share, keys, kept)
+        firsts = first_rows(share, keys, [])
         if firsts.height == 0:
             continue
         marks = firsts.select(*keys, *(pl.col(name).alias(f"first_{name}") for name in PLACE))
-        sources = firsts.rename(found).drop("count")
+        named = (table.select(*keys, *PLACE, *kept) for table in share)
+        firsts = pl.concat([table.join(firsts, on=[*keys, *PLACE], how="semi") for table in named])
+        sources = firsts.rename(found)
         for table in share:
             later = table.join(marks, on=keys, maintain_order="left").filter(~_is_first())
             yield later.join(sources, on=keys, maintain_order="left").select(*_RUN, *found.values())
