@@ -10,6 +10,11 @@
 
 Charikar 2002; the search by blocks is that of Manku, Jain and Das Sarma 2007 (64 bits, up to 3 of them different, for
 Google's crawl).
+
+Besides the rows that stream by, `equal` holds one row for each different fingerprint of its partition. `near` has a
+fixed number of keys in memory, in as many passes as that takes, and all different fingerprints of one bucket: the more
+bits the blocks have that agree, the fewer those are. Documents with equal fingerprints are one there, however many.
+The steps after these hold what they do in `deduplicate_minhash`.
 """
 
 from __future__ import annotations
@@ -24,10 +29,13 @@ from dataeng.stage import Columns, ExchangeStage, OutputFiles, Slices
 from dataeng.stages.dedup.buckets import part_of, place_of, row_of
 from dataeng.stages.dedup.candidates import SHINGLE_BITS, candidate_rows, verified_rows
 from dataeng.stages.dedup.clusters import EVIDENCE, choose, connect, members
+from dataeng.stages.dedup.first_occurrences import Share
 from dataeng.stages.dedup.survivors import Survivor, survivor_columns
 
 EQUAL, NEAR, FETCH, VERIFY, CONNECT, CLUSTER, CHOOSE = range(7)
 BITS = 64
+KEYS_IN_MEMORY = 1_000_000
+"""Block keys that are compared at a time, each about 100 bytes."""
 
 
 class DeduplicateSimhash(ExchangeStage):
@@ -118,13 +126,13 @@ class DeduplicateSimhash(ExchangeStage):
         """
         from dataeng.kernels.simhash import block_keys, block_masks
 
-        firsts: pl.DataFrame | None = None
+        found: list[pl.DataFrame] = []
         for table in slices:
-            part = table.select("value", "place")
-            part = part if firsts is None else pl.concat([firsts, part])
-            firsts = part.group_by("value").agg(pl.min("place"))
-        assert firsts is not None
-        firsts = firsts.sort("place")
+            found.append(table.group_by("value").agg(pl.min("place")))
+            # As in a merge sort: small tables together before they meet the large one.
+            while len(found) > 1 and found[-2].height < 2 * found[-1].height:
+                found.append(pl.concat([found.pop(-2), found.pop()]).group_by("value").agg(pl.min("place")))
+        firsts = pl.concat(found).group_by("value").agg(pl.min("place")).sort("place")
         no_hub, no_key = (pl.lit(None, dtype=pl.UInt64).alias(name) for name in ("hub", "key"))
         masks = block_masks(self.max_distance, self.blocks)
         for piece in firsts.iter_slices(50_000):
@@ -133,8 +141,8 @@ class DeduplicateSimhash(ExchangeStage):
             keyed = repeated.with_columns(pl.Series("key", keys.reshape(-1), dtype=pl.UInt64), no_hub)
             yield self._spread(keyed, "key")
         for table in slices:
-            found = table.join(firsts.rename({"place": "hub"}), on="value", how="left", maintain_order="left")
-            yield self._spread(found.filter(pl.col("place") != pl.col("hub")).with_columns(no_key), "value")
+            known = table.join(firsts.rename({"place": "hub"}), on="value", how="left", maintain_order="left")
+            yield self._spread(known.filter(pl.col("place") != pl.col("hub")).with_columns(no_key), "value")
 
     def _spread(self, rows: pl.DataFrame, by: str) -> pl.DataFrame:
         partition = (pl.col(by) % self.num_partitions).cast(pl.UInt32).alias("partition")
@@ -142,26 +150,29 @@ class DeduplicateSimhash(ExchangeStage):
 
     def _near(self, slices: Slices) -> Iterator[pl.DataFrame]:
         """Yields requests for the documents of pairs: rows ``partition`` (a part), ``row, hub, similarity``."""
-        from dataeng.kernels.simhash import near_pairs
-
-        keyed = []
         for table in slices:
             equal = table.filter(pl.col("key").is_null())
             yield _requests(equal.select("place", "hub", pl.lit(1.0).alias("similarity")))
-            keyed.append(table.filter(pl.col("key").is_not_null()).select("key", "value", "place"))
-        rows = pl.concat(keyed)  # one per different fingerprint and table, however many documents there are
-        found = near_pairs(
-            rows.get_column("key").to_numpy(), rows.get_column("value").to_numpy(), max_distance=self.max_distance
-        )
+        # Keys are one per different fingerprint and table, however many documents there are.
+        number = -(-slices.num_rows // KEYS_IN_MEMORY)
+        for share in range(number):
+            keyed = [table.select("key", "value", "place") for table in Share(slices, "key", share, number)]
+            yield _requests(self._near_pairs(pl.concat(keyed).drop_nulls("key")))
+
+    def _near_pairs(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Returns ``place, hub, similarity`` of fingerprints that are near each other, from ``key, value, place``."""
+        from dataeng.kernels.simhash import near_pairs
+
+        keys, values = (rows.get_column(name).to_numpy() for name in ("key", "value"))
+        found = near_pairs(keys, values, max_distance=self.max_distance)
         places = rows.get_column("place")
-        pairs = pl.DataFrame(
+        return pl.DataFrame(
             {
                 "place": places[found.first],
                 "hub": places[found.second],
                 "similarity": 1 - pl.Series(found.distance, dtype=pl.Float64) / BITS,
             }
         )
-        yield _requests(pairs)
 
 
 def _requests(pairs: pl.DataFrame) -> pl.DataFrame:

@@ -6,6 +6,7 @@ import itertools
 import random
 from pathlib import Path
 
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 
 from dataeng.kernels.simhash import simhash
 from dataeng.kernels.text import text_buffers
+from dataeng.stages.dedup import deduplicate_simhash
 from dataeng.stages.dedup.clusters import EVIDENCE
 from dataeng.stages.dedup.deduplicate_simhash import DeduplicateSimhash
 from tests.stages.dedup.test_connected import smallest_reachable
@@ -89,6 +91,22 @@ def test_a_bucket_with_half_the_corpus(tmp_path: Path) -> None:
     texts = [page(7, 60) if i % 2 else page(10_000 + i, 12) for i in range(6_000)]
     verdicts = run_exchange(DeduplicateSimhash(partitions=3), [texts], tmp_path)
     assert verdicts.height == 2_999 and set(verdicts.get_column("kept_id")) == {"p0r1"}
+
+
+def test_a_partition_need_not_fit_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = corpus(4)
+    held: list[int] = []
+    near = DeduplicateSimhash._near_pairs
+
+    def noting(stage: DeduplicateSimhash, rows: pl.DataFrame) -> pl.DataFrame:
+        held.append(rows.height)
+        return near(stage, rows)
+
+    monkeypatch.setattr(DeduplicateSimhash, "_near_pairs", noting)
+    monkeypatch.setattr(deduplicate_simhash, "KEYS_IN_MEMORY", 100)
+    verdicts = run_exchange(DeduplicateSimhash(partitions=2), parts, tmp_path, shuffle=3)
+    assert dropped(verdicts) == expected_of(parts, 3)
+    assert len(held) > 6 and max(held) < 200 < sum(held)
 
 
 def test_too_few_blocks_are_refused() -> None:
