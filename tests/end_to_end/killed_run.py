@@ -17,16 +17,17 @@ PHASES = (
 KILLED = -signal.SIGKILL
 
 
-def killed_run(file: Path, phase: str) -> int | None:
-    """Runs a pipeline until the first task of ``phase`` is about to be recorded; returns the exit code."""
+def killed_run(file: Path, phase: str, recorded: bool = False) -> int | None:
+    """Runs a pipeline until the first task of ``phase`` is about to be recorded, or just was; returns the exit code."""
     context = multiprocessing.get_context("forkserver")
-    process = context.Process(target=_run_and_die, args=(str(file), phase))
+    context.set_forkserver_preload(["dataeng.engine.runner", "dataeng.engine.task", "tests.engine.conftest"])
+    process = context.Process(target=_run_and_die, args=(str(file), phase, recorded))
     process.start()
     process.join(timeout=120)
     return process.exitcode
 
 
-def _run_and_die(file: str, phase: str) -> None:
+def _run_and_die(file: str, phase: str, recorded: bool) -> None:
     from dataeng.config import load_pipeline
     from dataeng.engine import task
     from dataeng.engine.executor import Pool
@@ -36,9 +37,12 @@ def _run_and_die(file: str, phase: str) -> None:
     from tests.engine.conftest import Listener
 
     def write_or_die(run_dir: Path, record: TaskRecord) -> str:
+        if record.phase == phase and not recorded:
+            os.kill(os.getpid(), signal.SIGKILL)
+        digest = write_record(run_dir, record)
         if record.phase == phase:
             os.kill(os.getpid(), signal.SIGKILL)
-        return write_record(run_dir, record)
+        return digest
 
     task.write_record = write_or_die
     pipeline = load_pipeline(Path(file))

@@ -6,11 +6,9 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
 import shutil
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,12 +16,11 @@ import polars as pl
 import pytest
 
 from dataeng.config import load_pipeline
-from dataeng.engine import task
 from dataeng.engine.executor import Pool
-from dataeng.engine.records import TaskRecord, write_record
 from dataeng.engine.runner import RunResult, run_plan
 from dataeng.plan import make_plan
 from dataeng.report.finish import write_reports
+from tests.end_to_end.killed_run import KILLED, killed_run
 from tests.end_to_end.runs import assert_same, dataeng, kill_when, results
 from tests.engine.conftest import Listener
 
@@ -102,35 +99,15 @@ def test_every_stage_has_found_something(undisturbed: Path) -> None:
     assert {phase for phase in phases if phase.endswith(".apply")} == {f"{name}.apply" for name in STAGES}
 
 
-def run_and_die(file: str, phase: str, recorded: bool) -> None:
-    """Runs a pipeline up to the first record of ``phase``, and is killed before or after that is written."""
-
-    def write_and_die(run_dir: Path, record: TaskRecord) -> str:
-        if record.phase == phase and not recorded:
-            os.kill(os.getpid(), signal.SIGKILL)
-        digest = write_record(run_dir, record)
-        if record.phase == phase:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return digest
-
-    task.write_record = write_and_die
-    run(Path(file))
-
-
 def test_killed_in_every_phase(undisturbed: Path, tmp_path: Path) -> None:
     """A run dies in its first phase, the next in the second, and so on; each goes on from what was committed.
 
     In every other phase it dies with a task's files in place and not yet its record; in the others with one task done.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.faults.test_dedup_kills", "dataeng.engine.task"])
     file = write_pipeline(tmp_path)
     for number, phase in enumerate(phases_of(undisturbed)):
         recorded = number % 2 == 0
-        process = context.Process(target=run_and_die, args=(str(file), phase, recorded))
-        process.start()
-        process.join(timeout=120)
-        assert process.exitcode == -signal.SIGKILL, phase
+        assert killed_run(file, phase, recorded) == KILLED, phase
         assert bool(list((tmp_path / f"run/phases/{phase}").glob("task-*.json"))) == recorded
     last, _ = run(file)
     assert 0 < last.tasks_run < last.tasks_reused

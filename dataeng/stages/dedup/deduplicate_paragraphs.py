@@ -7,7 +7,8 @@
                         apply: share of such n-grams in a paragraph, in a document
 
 What travels is one row for each different n-gram of a part: key, first place and count, 32 bytes before compression.
-A reducer holds the filter of its partition and one part's keys, and goes through the parts in order.
+A reducer holds the filter of its partition and one part's keys, and goes through the parts in order; where a part has
+many, a range of them at a time. Who edits a part holds the verdicts about it, a row for each n-gram that came before.
 """
 
 from __future__ import annotations
@@ -22,7 +23,14 @@ from pydantic import Field
 from dataeng.document import TEXT, drop_where
 from dataeng.errors import TaskError
 from dataeng.stage import Columns, ExchangeStage, OutputFiles, Slices
-from dataeng.stages.dedup.removal import positions_in, range_partition, removal_signals, remove_units
+from dataeng.stages.dedup import removal
+from dataeng.stages.dedup.removal import (
+    positions_in,
+    range_partition,
+    range_shares,
+    removal_signals,
+    remove_units,
+)
 
 if TYPE_CHECKING:
     from dataeng.kernels.bloom import BloomFilter
@@ -63,6 +71,7 @@ class DeduplicateParagraphs(ExchangeStage):
     a filter cannot say in which document it was first (`deduplicate_lines` can).
     """
 
+    version: ClassVar[int] = 2
     kernels: ClassVar[tuple[str, ...]] = ("hashing", "units", "normalization", "ngrams", "bloom")
 
     unit: Literal["line", "paragraph"] = Field(
@@ -108,8 +117,12 @@ class DeduplicateParagraphs(ExchangeStage):
 
     def reduce_slices(self, step: int, slices: Slices, outputs: OutputFiles) -> Iterator[pl.DataFrame]:
         seen = self._filter(slices.num_rows)
+        for inside in range_shares(_most_of_a_part(slices), self.num_partitions):
+            yield from self._verdicts(seen, (piece.filter(inside) for piece in slices))
+
+    def _verdicts(self, seen: BloomFilter, pieces: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
         held: list[pl.DataFrame] = []
-        for piece in slices:
+        for piece in pieces:
             for rows in piece.partition_by("part", maintain_order=True):
                 if held and held[0].item(0, "part") != rows.item(0, "part"):
                     assert held[0].item(0, "part") < rows.item(0, "part"), "slices come in order of part"
@@ -177,6 +190,14 @@ class DeduplicateParagraphs(ExchangeStage):
         return keys.with_columns(before).filter(pl.col("seen_before") | (pl.col("occurrences") > 1)).select(
             *self.verdict_columns()
         )  # fmt: skip
+
+
+def _most_of_a_part(slices: Slices) -> int:
+    """Returns how many rows of one part there are at the most."""
+    if slices.num_rows <= removal.ROWS_IN_MEMORY:
+        return slices.num_rows
+    counts = pl.concat([piece.group_by("part").len() for piece in slices]).group_by("part").agg(pl.sum("len"))
+    return int(counts.select(pl.max("len")).item())
 
 
 def _places(batch: pl.DataFrame, units: Units) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:

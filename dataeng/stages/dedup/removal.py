@@ -35,13 +35,18 @@ def hash_ranges(slices: Slices, partitions: int) -> Iterator[pl.DataFrame]:
     Args:
       slices: rows that `range_partition` has sent to one of ``partitions``.
     """
-    number = max(1, math.ceil(slices.num_rows / ROWS_IN_MEMORY))
-    for share in range(number):
-        # Ranges of the whole that are ``number`` times as fine lie within those of the partitions.
-        inside = range_partition(pl.col("hash"), partitions * number) % number == share
+    for inside in range_shares(slices.num_rows, partitions):
         found = [table.filter(inside) for table in slices]
         if any(table.height for table in found):
             yield pl.concat(found)
+
+
+def range_shares(num_rows: int, partitions: int) -> list[pl.Expr]:
+    """Returns conditions, in order of ``hash``, that each hold for about `ROWS_IN_MEMORY` of a partition's rows."""
+    number = max(1, math.ceil(num_rows / ROWS_IN_MEMORY))
+    # Ranges of the whole that are ``number`` times as fine lie within those of the partitions.
+    finer = range_partition(pl.col("hash"), partitions * number) % number
+    return [finer == share for share in range(number)]
 
 
 def positions_in(verdicts: pl.DataFrame, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:

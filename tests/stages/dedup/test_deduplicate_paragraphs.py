@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from dataeng.engine.outputs import TaskOutputs
 from dataeng.errors import TaskError
-from dataeng.kernels.bloom import bits_needed
+from dataeng.kernels.bloom import BloomFilter, bits_needed
+from dataeng.stages.dedup import removal
 from dataeng.stages.dedup.deduplicate_paragraphs import DeduplicateParagraphs
 from tests.end_to_end.runs import assert_same, dataeng, results
 from tests.kernels.test_ngrams import tokens_of
@@ -133,6 +134,27 @@ def test_which_n_grams_count_makes_little_difference(test_data: Path) -> None:
     apart = sum(abs(a[2] - b[2]) for a, b in zip(ours, theirs, strict=True) if a[1] == b[1])
     reasons = sum(a[1] != b[1] for a, b in zip(ours, theirs, strict=True))
     assert removed > 40 and apart <= 0.01 * removed and reasons <= 0.01 * len(texts), (removed, apart, reasons)
+
+
+def test_a_part_need_not_fit_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts: Parts = [
+        [" ".join(f"w{(n * 7 + i * part) % 613}" for i in range(40)) for n in range(60)] for part in (1, 2, 3)
+    ]
+    stage = DeduplicateParagraphs(ngram=2, false_positive_rate=NEVER, partitions=2)
+    expected = run_edits(stage, parts, 10)
+    assert sum(frame.get_column("duplicate_ngram_share").sum() for frame in expected) > 20
+    combined: list[int] = []
+    combine = DeduplicateParagraphs._seen
+
+    def noting(stage: DeduplicateParagraphs, seen: BloomFilter, rows: pl.DataFrame) -> pl.DataFrame:
+        combined.append(rows.height)
+        return combine(stage, seen, rows)
+
+    monkeypatch.setattr(DeduplicateParagraphs, "_seen", noting)
+    monkeypatch.setattr(removal, "ROWS_IN_MEMORY", 100)
+    left = run_edits(stage, parts, 10, shuffle=5)
+    assert all(one.equals(two) for one, two in zip(left, expected, strict=True))
+    assert len(combined) > 3 * 2 * 5 and max(combined) < 200
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.01])
