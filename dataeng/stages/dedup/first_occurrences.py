@@ -14,7 +14,7 @@ import polars as pl
 
 from dataeng.stage import Slices
 
-KEYS_IN_MEMORY = 1_000_000
+KEYS_IN_MEMORY = 700_000
 """Each is about 250 bytes while slices are being merged."""
 ROWS_IN_MEMORY = 500_000
 """A partition of up to so many rows is read once and kept."""
