@@ -14,9 +14,9 @@ import polars as pl
 
 from dataeng.stage import Slices
 
-KEYS_IN_MEMORY = 700_000
+KEYS_IN_MEMORY = 400_000
 """Each is about 250 bytes while slices are being merged."""
-ROWS_IN_MEMORY = 500_000
+ROWS_IN_MEMORY = 400_000
 """A partition of up to so many rows is read once and kept."""
 SKETCH_SLOTS = 1 << 22
 
