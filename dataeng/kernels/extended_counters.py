@@ -51,7 +51,7 @@ EXTENDED_COUNTERS: dict[str, str] = {
     "unique_words": "distinct words, case-sensitive",
     "stop_word_occurrences": "words that in lower case are stop words of the document's language, each time",
     "url_words": "words that contain `://` or start with `www.`",
-    "email_words": "words with an `@` after another character and a period after that",
+    "email_words": "words with an `@` after another character, and a period after that but not right behind",
     "segmented_words": (
         "words where scripts without spaces are cut too: every Han character and kana is a word, and each "
         f"{LETTERS_PER_WORD} characters (marks and punctuation not counted) of a run of Thai, Lao, Khmer or Myanmar "

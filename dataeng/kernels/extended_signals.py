@@ -94,8 +94,11 @@ def address_kind(data: NDArray[np.uint8], start: int, stop: int) -> int:
         elif byte == 64:
             if at < 0 and i > start:
                 at = i
-        elif byte == 46 and at >= 0 and i > at + 1:
-            found |= 2
+        elif byte == 46 and at >= 0:
+            if i > at + 1:
+                found |= 2
+            else:
+                at = stop  # "me@.net" is none, whatever follows
     return found
 
 

@@ -77,7 +77,7 @@ def text_buffers(column: pl.Series | pa.Array | pa.ChunkedArray) -> TextBuffers:
 
 
 #: Texts are taken from a column in parts of about this many bytes, since a copy of all would double the memory.
-PART_BYTES = 1 << 20
+PART_BYTES = 1 << 19
 
 
 def text_parts(column: pl.Series) -> Iterator[tuple[int, int, TextBuffers]]:
@@ -92,7 +92,7 @@ def text_parts(column: pl.Series) -> Iterator[tuple[int, int, TextBuffers]]:
 
     if column.dtype != pl.String:
         raise TypeError(f"expected a column of strings, got {column.dtype}")
-    ends = np.cumsum(column.str.len_bytes().fill_null(0).to_numpy(), dtype=np.int64)
+    ends = np.cumsum(_text_bytes(column), dtype=np.int64)
     first, taken = 0, 0
     while first < len(ends):
         last = max(first + 1, int(np.searchsorted(ends, taken + PART_BYTES, side="right")))
@@ -102,14 +102,29 @@ def text_parts(column: pl.Series) -> Iterator[tuple[int, int, TextBuffers]]:
         first, taken = last, taken + size
 
 
-def _single_text(column: pl.Series) -> TextBuffers:
-    """Returns the buffers of a column of one text of more than 12 bytes, in place."""
+def _string_views(column: pl.Series) -> tuple[NDArray[np.int32], list[pa.Buffer]]:
+    """Returns a column's string views, [texts, 4]: bytes, first four bytes, index of a buffer, place in it; buffers."""
     import polars as pl
 
     array = column.to_arrow(compat_level=pl.CompatLevel.newest())
     _, views, *data = array.buffers()
-    # An Arrow string view: length, first four bytes, index of a buffer, position in it.
-    size, _, index, start = np.frombuffer(views, np.int32)[4 * array.offset : 4 * array.offset + 4].tolist()
+    if len(array) == 0 or views is None:
+        return np.zeros((0, 4), np.int32), data
+    return np.frombuffer(views, np.int32).reshape(-1, 4)[array.offset : array.offset + len(array)], data
+
+
+def _text_bytes(column: pl.Series) -> NDArray[np.int64]:
+    """Returns the bytes of each text, 0 for a null. (Polars' own `len_bytes` first writes out all texts.)"""
+    sizes = _string_views(column)[0][:, 0].astype(np.int64)
+    if column.null_count():
+        sizes[column.is_null().to_numpy()] = 0
+    return sizes
+
+
+def _single_text(column: pl.Series) -> TextBuffers:
+    """Returns the buffers of a column of one text of more than 12 bytes, in place."""
+    views, data = _string_views(column)
+    size, _, index, start = views[0].tolist()
     if size > TEXT_BYTES_LIMIT:
         raise ValueError(TOO_LARGE)
     text = np.frombuffer(data[index], np.uint8)[start : start + size]

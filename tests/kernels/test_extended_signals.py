@@ -12,7 +12,8 @@ from tests.kernels.extended_reference import extended_counts, word_entropy
 from tests.kernels.test_signals import ENGLISH, STOP_WORDS, TEXTS
 
 WORDS = """
-The THE of Of WITH Ab AB1 Ǆ ǅ 1,000 50% 3.5 +1 (12) 12 a@b.c @b.c a@.c me@x.org, a@b www.x www http://a x:// 日本語
+The THE of Of WITH Ab AB1 Ǆ ǅ 1,000 50% 3.5 +1 (12) 12 a@b.c @b.c a@.c a@.b.c
+@a@b.c me@x.org, a@b www.x www http://a x:// 日本語
 日本語で。 東京2020 カタカナ ・ สวัสดีครับ สวัสดี123 ๑๒ ខ្មែរ ລາວ မြန်မာ αβγ мир שלום हिन्दी 한국어 - * • ● ‣ ⁃ ◦ ▪ ß ª × é É
 javascript JavaScript: lorem ipsum privacy policy use cookies { } [ ] ( ) end. end? end! end"
 """

@@ -106,10 +106,12 @@ class QualitySignals(RowStage):
         columns = [pl.Series(PREFIX + name, counts[:, i]) for i, name in enumerate(COUNTERS)]
         if self.signals == "all":
             columns += pl.concat(more).get_columns() if more else pl.DataFrame(schema=self._more()).get_columns()
-        batch = batch.with_columns(columns)
-        listed = language.is_in(list(self._stop_words.languages)).fill_null(False)
-        by_list = [PREFIX + name for name in ("stop_words", "stop_word_occurrences") if PREFIX + name in batch.columns]
-        return batch.with_columns(batch.get_column(name).set(~listed, None) for name in by_list)
+        unlisted = ~language.is_in(list(self._stop_words.languages)).fill_null(False)
+        of_lists = (PREFIX + "stop_words", PREFIX + "stop_word_occurrences")
+        columns = [column.set(unlisted, None) if column.name in of_lists else column for column in columns]
+        measured_before = [column.name for column in columns if column.name in batch.columns]
+        # `drop` and `with_columns` take memory of twice the texts; `hstack` takes none.
+        return (batch.drop(measured_before) if measured_before else batch).hstack(columns)
 
     def _more_of(self, text: pl.Series, buffers: TextBuffers, language: pl.Series) -> pl.DataFrame:
         from dataeng.kernels.extended_counters import EXTENDED_COUNTERS, EXTENDED_MEASURES
