@@ -76,18 +76,18 @@ def test_plan_run_run_again(call: Call, tmp_path: Path) -> None:
     before = call("plan", *plan)
     assert before.code == 0 and before.err == ""
     assert before.out.startswith("small: 3 input files, ")
-    assert "18 tasks would run, 0 would be reused." in before.out and not small.run_dir.exists()
+    assert "28 tasks would run, 0 would be reused." in before.out and not small.run_dir.exists()
     run = call("run", *options(small))
     assert run.code == 0 and run.err == ""
-    assert "18 tasks run, 0 reused" in run.out
+    assert "28 tasks run, 0 reused" in run.out
     for station in ("web", "code", "measure", "rule", "same", "near", "write_packs"):
         assert any(line.startswith(station + " ") for line in run.out.splitlines()), station
     assert "packs/code: 2 documents" in run.out and "packs/web: 3 documents" in run.out
     assert f"Next: dataeng sql {small.run_dir} " in run.out
     again = call("run", *options(small))
-    assert again.code == 0 and again.out == f"nothing to do: {small.run_dir} is complete (18 tasks reused).\n"
+    assert again.code == 0 and again.out == f"nothing to do: {small.run_dir} is complete (28 tasks reused).\n"
     after = call("plan", *plan)
-    assert "0 tasks would run, 18 would be reused." in after.out and "run 3" not in after.out
+    assert "0 tasks would run, 28 would be reused." in after.out and "run 3" not in after.out
 
 
 def test_set_changes_an_option_and_reruns_what_depends_on_it(call: Call, tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_set_changes_an_option_and_reruns_what_depends_on_it(call: Call, tmp_pat
     assert call("run", *options(small)).code == 0
     changed = call("plan", *options(small)[:4], "--set", "train_tokenizer.vocab_size=280")
     assert "config: train_tokenizer.vocab_size 300 → 280" in changed.out
-    assert "7 tasks would run, 11 would be reused." in changed.out
+    assert "7 tasks would run, 21 would be reused." in changed.out
     rerun = call("run", *options(small), "--set", "rule.word=Quite", "--workers", "1")
     assert (
         rerun.code == 0 and "spam 1" in rerun.out and "read runs again: config: rule.word casino → Quite" in rerun.out
@@ -193,7 +193,18 @@ def test_sql_lists_tables_and_answers(call: Call, small: SmallRun) -> None:
     listed = call("sql", small.run_dir)
     assert listed.code == 0
     names = [line.split()[0] for line in listed.out.splitlines()]
-    assert names == ["table", "dedup", "documents", "drops", "packs", "rejects", "signals", "stages"]
+    assert names == [
+        "table",
+        "alarms",
+        "clusters",
+        "dedup",
+        "documents",
+        "drops",
+        "packs",
+        "rejects",
+        "signals",
+        "stages",
+    ]
     answer = call("sql", small.run_dir, "SELECT reason, sum(documents) AS n FROM drops GROUP BY ALL ORDER BY ALL")
     assert [line.split() for line in answer.out.splitlines()][:2] == [["reason", "n"], ["error:no_text", "1"]]
 

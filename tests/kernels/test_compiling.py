@@ -21,13 +21,13 @@ def run(code: str, **environment: str) -> str:
 def test_a_second_process_does_not_compile(tmp_path: Path) -> None:
     code = (
         "from dataeng import kernels\n"
-        "compiled = kernels.prepare(['components', 'hashing'], on_compile=lambda names: print('compiling', *names))\n"
-        "from dataeng.kernels import components, hashing\n"
-        "misses = [k.stats.cache_misses for k in (components.join_edges, hashing.hash_texts_kernel)]\n"
+        "compiled = kernels.prepare(['simhash', 'hashing'], on_compile=lambda names: print('compiling', *names))\n"
+        "from dataeng.kernels import hashing, simhash\n"
+        "misses = [k.stats.cache_misses for k in (simhash.hash_blocks, hashing.hash_texts_kernel)]\n"
         "print(compiled, [sum(m.values()) for m in misses])"
     )
     first = run(code, NUMBA_CACHE_DIR=str(tmp_path))
-    assert first == "compiling components hashing\n['components', 'hashing'] [1, 1]"
+    assert first == "compiling simhash hashing\n['simhash', 'hashing'] [1, 1]"
     assert run(code, NUMBA_CACHE_DIR=str(tmp_path)) == "[] [0, 0]"
 
 
@@ -70,7 +70,7 @@ def test_without_a_writable_home_a_private_folder_is_used(tmp_path: Path) -> Non
 
 
 def test_unknown_kernels_are_named() -> None:
-    with pytest.raises(ValueError, match="unknown kernel 'signal'; known: signals, minhash"):
+    with pytest.raises(ValueError, match="unknown kernel 'signal'; known: signals, extended_signals, minhash"):
         kernels.prepare(["signal"])
 
 

@@ -261,7 +261,7 @@ def test_datatrove_removes_the_same_spans(test_data: Path, tmp_path: Path) -> No
     """
     pytest.importorskip("spacy")
     pytest.importorskip("datatrove")
-    cleaned = RemoveLines(preset="c4@t5")
+    cleaned = RemoveLines(preset="c4@t5", language="en")
     cleaned.setup({})
     pages = documents(test_data, 200, "en")
     ids = [str(place) for place in range(len(pages))]
