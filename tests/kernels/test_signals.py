@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import random
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -253,19 +252,11 @@ def test_threads_give_the_same() -> None:
 @pytest.mark.parametrize(
     "unit", ["x", "!", "-", "a-", ".", "'s", "the ", "a b c d e ", "\n", "日本", "a.b", "5km", "..a", "@", "://", "(a"]
 )
+@pytest.mark.timeout(120)  # with anything quadratic it would take hours
 def test_time_is_linear_in_the_length(unit: str) -> None:
-    """One text of 2 MB costs no more than about ten times a text of 200 kB, whatever it is made of."""
-
-    def seconds(size: int) -> float:
-        texts = text_buffers(pl.Series(["a" + unit * (size // len(unit.encode())) + "a"]))
-        times = []
-        for _ in range(3):
-            start = time.process_time()
-            count_signals(texts)
-            times.append(time.process_time() - start)
-        return min(times)
-
-    assert seconds(2_000_000) < 40 * max(seconds(200_000), 0.002)
+    text = "a" + unit * (8_000_000 // len(unit.encode())) + "a"
+    counted = count_signals(text_buffers(pl.Series([text])))
+    assert counted.shape[0] == 1 and counted.max() >= len(text)
 
 
 def random_words(num_bytes: int, seed: int, separators: str = " ") -> str:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -158,20 +157,12 @@ PUMPED = {
 }
 
 
+@pytest.mark.timeout(120)  # with anything quadratic it would take hours
 @pytest.mark.parametrize("case", PUMPED)
 def test_time_grows_with_the_text_only(case: str) -> None:
-    def seconds(times: int) -> float:
-        text = "x@b." + PUMPED[case] * times + "@b.c x@y.zz 8.8.8.8 2a00::1"
-        batch = pl.DataFrame({"text": [text]})
-        best = 1e9
-        for _ in range(3):
-            started = time.process_time()
-            ScrubPii().apply(batch)
-            best = min(best, time.process_time() - started)
-        return best
-
-    small, large = seconds(10_000), seconds(40_000)
-    assert large < 12 * small + 0.05  # four times the text; 16 would be quadratic
+    text = "x@b." + PUMPED[case] * 400_000 + "@b.c x@y.zz 8.8.8.8 2a00::1"
+    (found,) = ScrubPii().apply(pl.DataFrame({"text": [text]})).get_column("text")
+    assert "x@y.zz" not in found and "8.8.8.8" not in found and "2a00::1" not in found
 
 
 def test_planted_pii(test_data: Path) -> None:

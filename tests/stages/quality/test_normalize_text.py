@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import time
 import unicodedata
 
 import polars as pl
@@ -109,11 +108,9 @@ def test_suspects_are_those_that_ftfy_takes_for_bad(texts: list[str]) -> None:
         assert suspect or not any(is_bad(line) for line in text.split("\n"))
 
 
-def test_time_grows_with_the_text_only() -> None:
-    for piece in (" ", "\n", "a ", "\u0301", "\r", "\u200b", " \n", "x"):
-        seconds = []
-        for size in (1 << 18, 1 << 20):
-            start = time.process_time()
-            normalized("a" + piece * size + "b")
-            seconds.append(time.process_time() - start)
-        assert seconds[1] < 12 * seconds[0] + 0.1, (piece, seconds)
+@pytest.mark.timeout(120)  # with anything quadratic it would take hours
+@pytest.mark.parametrize("piece", [" ", "\n", "a ", "\u0301", "\r", "\u200b", " \n", "x"])
+def test_time_grows_with_the_text_only(piece: str) -> None:
+    text = "a" + piece * (1 << 21) + "b"
+    found = normalized(text)
+    assert found is not None and found.startswith(("a", "á")) and found.endswith("b")
