@@ -87,7 +87,7 @@ def run(
                 kernels.prepare(
                     pipeline.kernels,
                     on_compile=lambda names: progress.message(
-                        f"compiling {len(names)} kernels for this machine (once, about half a minute)"
+                        f"compiling {len(names)} kernels for this machine (once, about a minute)"
                     ),
                 )
 
