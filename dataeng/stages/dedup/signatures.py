@@ -30,7 +30,7 @@ def preset_options(name: str) -> dict[str, Any]:
         return {"bands": bands, "rows": rows, "signatures": "datasketch"}
     if name not in PARAMETER_SETS:
         known = (*PARAMETER_SETS, "datasketch(0.7)")
-        raise ValueError(f"unknown preset '{name}'{nearest(name, known)}; there are {', '.join(known)}")
+        raise ValueError(f"unknown preset '{name}'{nearest(name, known)}")
     found = PARAMETER_SETS[name]
     return {
         "bands": found.bands,
