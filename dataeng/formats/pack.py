@@ -7,6 +7,7 @@ A pack is a folder with shards and, written last, ``pack.json``::
       00000.idx           Megatron index: see `idx_bytes`
       00000.docs.parquet  row i: document i's id, url, source, language, tokens …
       00000.parquet       (optional) the same rows with a `tokens` list column
+      00000.mask          (optional) one byte a token of .bin: 1 where it counts as a label, 0 where it only is context
       pack.json           tokenizer, dtype, counts and SHA-256 of everything above
 
 Megatron's reader takes `NAME` as a path prefix, so peers read the shards as they are. Layout of ``.idx`` after
@@ -71,7 +72,7 @@ class ShardFile(BaseModel):
 
 
 class Shard(BaseModel):
-    """One shard: ``bin``, ``idx``, ``docs`` and perhaps ``parquet``, all with the same documents in the same order."""
+    """One shard: ``bin``, ``idx``, ``docs``, perhaps ``parquet`` and ``mask``, with the same documents in one order."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -120,6 +121,17 @@ class PackShard:
         self.tokens: npt.NDArray[Any] = (
             np.memmap(bin_path, dtype=np.dtype(dtype).newbyteorder("<"), mode="r") if expected else np.zeros(0, dtype)
         )
+        self.mask = self._open_mask()  # uint8[tokens], 1 where a token is trained on; None: everywhere
+
+    def _open_mask(self) -> npt.NDArray[np.uint8] | None:
+        if "mask" not in self.shard.files:
+            return None
+        path, expected = self.folder / self.shard.files["mask"].name, len(self.tokens)
+        if (found := _size(path)) != expected:
+            raise FormatError(
+                f"{path} has {found} bytes; a mask of {expected} tokens needs {expected}. Rebuild the pack."
+            )
+        return np.memmap(path, dtype=np.uint8, mode="r") if expected else np.zeros(0, np.uint8)
 
     def document(self, index: int) -> npt.NDArray[Any]:
         """Returns the tokens of one document, EOS included."""

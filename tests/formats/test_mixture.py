@@ -91,7 +91,7 @@ def changed(path: tuple[str, ...], value: Any) -> dict[str, Any]:
         (("domains", "web", "num_tokens"), 0, r"domains\.web\.num_tokens: "),
         (("domains", "web", "max_epochs"), 0, r"domains\.web\.max_epochs: "),
         (("domains", "web", "wieght"), 0.7, r"domains\.web\.wieght: Extra inputs are not permitted"),
-        (("policy", "name"), "magic", r"policy\.name: Input should be 'natural', 'temperature', 'given' or 'learned'"),
+        (("policy", "name"), "magic", r"policy\.name: Input should be 'natural', 'temperature', 'unimax', "),
         (("policy", "temperature"), 0, r"policy\.temperature: "),
         (("reweighting", "r"), 0, r"reweighting\.r: "),
         (("reweighting", "ema"), 1, r"reweighting\.ema: "),
@@ -104,6 +104,51 @@ def test_a_wrong_field_is_named(tmp_path: Path, path: tuple[str, ...], value: An
     file = tmp_path / "mix.json"
     file.write_text(json.dumps(changed(path, value)))
     with pytest.raises(FormatError, match=rf"mix\.json: {message}"):
+        load_mixture(file)
+
+
+def staged(*stages: tuple[float, float, float]) -> dict[str, Any]:
+    schedule = [
+        {"name": f"s{i}", "until": until, "weights": {"web": web, "code": code}}
+        for i, (until, web, code) in enumerate(stages)
+    ]
+    return {**json.loads(manifest().model_dump_json(exclude_none=True)), "schedule": schedule}
+
+
+def test_a_schedule_of_stages(tmp_path: Path) -> None:
+    file = tmp_path / "mix.json"
+    file.write_text(json.dumps(staged((0.7, 1, 0), (0.9, 0.5, 0.5), (1, 0.2, 0.8))))
+    loaded = load_mixture(file)
+    assert [stage.until for stage in loaded.schedule] == [0.7, 0.9, 1]
+    save_mixture(file, loaded)
+    assert load_mixture(file) == loaded
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ([(0.7, 1, 0)], "the last stage 's0' ends at 0.7, expected 1"),
+        ([(0.7, 1, 0), (0.7, 1, 0), (1, 1, 0)], "stage 's1' ends at 0.7, the one before at 0.7"),
+        (
+            [(1, 0.5, 0.6)],
+            r"the weights of stage 's0' sum to 1\.1, expected 1 and none below 0 \(web 0\.5, code 0\.6\)",
+        ),
+        ([(1, -0.5, 1.5)], "none below 0"),
+        ([(1.5, 1, 0)], r"schedule\.0\.until: Input should be less than or equal to 1"),
+    ],
+)
+def test_a_schedule_that_is_none(tmp_path: Path, stages: list[tuple[float, float, float]], message: str) -> None:
+    file = tmp_path / "mix.json"
+    file.write_text(json.dumps(staged(*stages)))
+    with pytest.raises(FormatError, match=message):
+        load_mixture(file)
+
+
+def test_a_stage_names_every_domain(tmp_path: Path) -> None:
+    file, value = tmp_path / "mix.json", staged((1, 1, 0))
+    del value["schedule"][0]["weights"]["code"]
+    file.write_text(json.dumps(value))
+    with pytest.raises(FormatError, match="stage 's0' gives weights for web; the domains are code, web"):
         load_mixture(file)
 
 
