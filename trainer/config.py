@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from dataeng.errors import ConfigError, nearest
-from dataeng.formats.mixture import MixtureManifest, Reweighting
+from dataeng.formats.mixture import MixtureManifest
+from dataeng.formats.reweighting import Reweighting
 
 Method = Literal["none", "sow-identity"]
 Normalization = Literal["planned", "batch"]

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from dataeng.errors import ConfigError, FormatError, nearest
-from dataeng.formats.mixture import Domain, MixtureManifest, Policy, Reweighting, relative_to_manifest
+from dataeng.formats.mixture import Domain, MixtureManifest, Policy, relative_to_manifest
 from dataeng.formats.pack import MANIFEST_NAME, PackManifest, load_manifest
+from dataeng.formats.reweighting import Reweighting
 from dataeng.mixture.policies import capped_shares, epochs_at_budget, given_weights, temperature_weights
 
 
