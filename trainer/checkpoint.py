@@ -2,7 +2,7 @@
 
     checkpoints/step-00000050/
       model.safetensors      weights by name
-      optimizer.safetensors  AdamW's moments, "exp_avg.<weight>" …
+      optimizer.safetensors  the optimizer's moments, "exp_avg.<weight>" …
       rng.safetensors        PyTorch's generators
       state.json             written last: step, identity of the run, sampler, controller, SHA-256 of the above
 
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from dataeng.errors import ConfigError, FormatError
 from dataeng.formats.atomic import AtomicFile, commit_all, fs, read_json, write_json
 from dataeng.formats.atomic import sha256_file as sha256_of
+from trainer.optim import Optimizers
 
 FORMAT = "trainer checkpoint 1"
 STATE_NAME = "state.json"
@@ -147,31 +148,36 @@ class CheckpointFolder:
             shutil.rmtree(folder)
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
-    """Returns the optimizer's state as tensors named ``<moment>.<weight>``; the optimizer must know weights' names."""
-    state = optimizer.state_dict()
-    names = [name for group in state["param_groups"] for name in group["param_names"]]
-    indexes = [index for group in state["param_groups"] for index in group["params"]]
-    return {
-        f"{moment}.{name}": value
-        for name, index in zip(names, indexes, strict=True)
-        for moment, value in state["state"].get(index, {}).items()
-    }
+def optimizer_tensors(optimizers: Optimizers) -> Tensors:
+    """Returns the optimizers' state as tensors named ``<moment>.<weight>``."""
+    tensors: Tensors = {}
+    for part in optimizers.parts:
+        state = part.state_dict()
+        for name, index in _indexes(state).items():
+            tensors.update({f"{moment}.{name}": value for moment, value in state["state"].get(index, {}).items()})
+    return tensors
 
 
-def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
+def load_optimizer_tensors(optimizers: Optimizers, tensors: Tensors) -> None:
     """Restores `optimizer_tensors`; learning rate and other settings stay as configured."""
-    state = optimizer.state_dict()
-    names = [name for group in state["param_groups"] for name in group["param_names"]]
-    indexes = [index for group in state["param_groups"] for index in group["params"]]
-    index_of = dict(zip(names, indexes, strict=True))
-    moments: dict[int, Tensors] = {}
+    moments: dict[str, Tensors] = {}
     for key, value in tensors.items():
         moment, _, name = key.partition(".")
-        if name not in index_of:
-            raise FormatError(f"the checkpoint's optimizer has '{key}', which is no weight of this model.")
-        moments.setdefault(index_of[name], {})[moment] = value
-    optimizer.load_state_dict({**state, "state": moments})
+        moments.setdefault(name, {})[moment] = value
+    for part in optimizers.parts:
+        state = part.state_dict()
+        known = {index: moments.pop(name) for name, index in _indexes(state).items() if name in moments}
+        part.load_state_dict({**state, "state": known})
+    for name, left in moments.items():
+        raise FormatError(
+            f"the checkpoint's optimizer has '{next(iter(left))}.{name}', which is no weight of this model."
+        )
+
+
+def _indexes(state: dict[str, Any]) -> dict[str, int]:
+    """Returns each weight's number in an optimizer's state_dict; the optimizer was built with the weights' names."""
+    groups = state["param_groups"]
+    return {n: i for group in groups for n, i in zip(group["param_names"], group["params"], strict=True)}
 
 
 def load_model_tensors(model: nn.Module, tensors: Tensors) -> None:

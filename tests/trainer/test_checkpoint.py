@@ -138,7 +138,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path: Path, monkeypatc
 def trained_model(num_steps: int) -> tuple[Decoder, torch.optim.Optimizer]:
     model = Decoder(CONFIG)
     model.initialize(0)
-    optimizer = build_optimizer(model, OptimizerConfig(learning_rate=0.01, warmup_steps=1, decay_steps=1))
+    optimizer = build_optimizer(model, OptimizerConfig(learning_rate=0.01))
     train_model(model, optimizer, range(num_steps))
     return model, optimizer
 
