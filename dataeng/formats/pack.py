@@ -91,9 +91,12 @@ class PackManifest(BaseModel):
     domain: str
     dtype: Literal["uint16", "int32"]
     tokenizer_sha256: str
-    tokenizer: str = Field(description="Path of tokenizer.json, relative to this file's folder")
+    tokenizer: str = Field(description="Path of tokenizer.json (or .model), relative to this file's folder")
     vocab_size: int = Field(gt=0)
     eos_id: int = Field(ge=0)
+    eos: Literal["append", "none"] = Field(default="append", description="none: documents end without EOS")
+    bos_id: int | None = Field(default=None, ge=0, description="The token that begins every document, if one does")
+    objective: dict[str, Any] | None = Field(default=None, description="What was made of the documents' text")
     num_documents: int = Field(ge=0)
     num_tokens: int = Field(ge=0)
     text_bytes: int = Field(ge=0)
@@ -242,6 +245,8 @@ def verify_pack(folder: Path) -> list[str]:
                 wrong = f"{smallest} < 0" if smallest < 0 else f"{largest} ≥ vocabulary {manifest.vocab_size}"
                 problems.append(f"{folder / opened.name}: token id {wrong}")
         ends = opened.offsets[1:] - 1
+        if manifest.eos == "none":
+            continue
         if (opened.lengths == 0).any() or not (opened.tokens[ends] == manifest.eos_id).all():
             problems.append(f"{folder / opened.name}: a document does not end with EOS ({manifest.eos_id})")
     return problems
