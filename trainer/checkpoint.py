@@ -43,7 +43,10 @@ class Checkpoint:
 
 
 class CheckpointFolder:
-    """The checkpoints of one run. ``identity`` is what a checkpoint must have been made with to fit."""
+    """The checkpoints of one run. ``identity`` is what a checkpoint must have been made with to fit.
+
+    The last ``keep`` stay, and the one with the smallest ``score`` (a validation loss), if any has one.
+    """
 
     def __init__(self, folder: Path, identity: dict[str, Any], keep: int) -> None:
         self.folder, self.identity, self.keep = folder, identity, keep
@@ -53,7 +56,20 @@ class CheckpointFolder:
         found = (path.parent.name.removeprefix("step-") for path in self.folder.glob(f"step-*/{STATE_NAME}"))
         return sorted(int(name) for name in found if name.isdigit())
 
-    def save(self, step: int, tensors: dict[str, Tensors], state: dict[str, Any]) -> None:
+    def best(self) -> int | None:
+        """Returns the step of the checkpoint with the smallest score; the older of two equal ones."""
+        scores = {step: self._score(step) for step in self.steps()}
+        scored = {step: score for step, score in scores.items() if score is not None}
+        return min(scored, key=lambda step: scored[step]) if scored else None
+
+    def _score(self, step: int) -> float | None:
+        try:
+            score = read_json(self._path(step) / STATE_NAME).get("score")
+        except (OSError, ValueError, AttributeError):
+            return None  # a damaged one; `load` says so when it is asked for
+        return score if isinstance(score, float) else None
+
+    def save(self, step: int, tensors: dict[str, Tensors], state: dict[str, Any], score: float | None = None) -> None:
         """Writes a checkpoint and then removes the oldest beyond ``keep``."""
         folder = self._path(step)
         self._remove(folder)
@@ -68,10 +84,13 @@ class CheckpointFolder:
             raise
         listed = {f.target.name: {"size_bytes": f.size_bytes, "sha256": f.sha256} for f in files.values()}
         write_json(
-            folder / STATE_NAME, {"format": FORMAT, "step": step, "identity": self.identity, "files": listed, **state}
+            folder / STATE_NAME,
+            {"format": FORMAT, "step": step, "identity": self.identity, "score": score, "files": listed, **state},
         )
+        best = self.best()
         for old in self.steps()[: -self.keep]:
-            self._remove(self._path(old))
+            if old != best:
+                self._remove(self._path(old))
 
     def load(self, step: int | None = None) -> Checkpoint | None:
         """Reads the checkpoint of ``step``, or the newest; None when there is none at all.

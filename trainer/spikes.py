@@ -2,8 +2,8 @@
 
 A value is compared with the median of the last accepted steps, in units of their median absolute deviation (times
 1.4826, which makes it the standard deviation of a normal distribution): one spike moves neither. Only upwards counts.
-Gradient norms are compared by their logarithms: they vary by factors. OLMo-core skips steps beyond 6 standard deviations
-of the last 128; the window and the threshold are the same here.
+Gradient norms are compared by their logarithms: they vary by factors. OLMo-core skips steps beyond 6 standard
+deviations of the last 128; the window and the threshold are the same here.
 """
 
 from __future__ import annotations
