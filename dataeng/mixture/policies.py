@@ -73,10 +73,10 @@ def capped_shares(weights: Floats, capacities: Floats, budget: float) -> Floats:
     capacity gets just that; the rest of the budget is split among the others in proportion to their weights, until
     none exceeds (water filling, at most one round per domain).
 
-    Raises `ConfigError` when all capacities together are smaller than the budget.
+    Raises `ConfigError` when the capacities of all domains with a weight are together smaller than the budget.
     """
-    total = float(capacities.sum())
-    if total < budget:
+    total = float(capacities[weights > 0].sum())  # a domain of weight 0 cannot help out
+    if total < budget * (1 - 1e-12):
         raise ConfigError(f"the epoch caps allow {total:,.0f} in all, {budget:,.0f} are asked for.")
     capped = np.zeros(len(weights), bool)
     shares = np.array(weights, np.float64)
@@ -87,5 +87,5 @@ def capped_shares(weights: Floats, capacities: Floats, budget: float) -> Floats:
         capped |= exceeds
         shares[capped] = capacities[capped] / budget
         free = weights[~capped]
-        if len(free):
+        if free.any():
             shares[~capped] = free / free.sum() * max(0.0, 1 - float(shares[capped].sum()))
