@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from dataeng.cli_index import index_app
+from dataeng.cli_mix import mix_app
 from dataeng.errors import DataengError
 
 
@@ -35,6 +36,7 @@ app = typer.Typer(
 )
 
 app.add_typer(index_app, name="index")
+app.add_typer(mix_app, name="mix")
 
 PipelineFile = Annotated[Path, typer.Argument(help="The pipeline file (YAML).", metavar="FILE")]
 Run = Annotated[Path, typer.Argument(help="A run folder, e.g. runs/cc_clean.", metavar="RUN")]
@@ -154,45 +156,18 @@ def sql(
     output: Annotated[str, typer.Option("--format", help="table, csv or json (one object a line).")] = "table",
 ) -> None:
     """Query a run with DuckDB: documents, rejects, signals, stages, drops, dedup, packs, training."""
+    from dataeng.report.plain import check_format, write_plain
     from dataeng.report.sql import query
     from dataeng.report.terminal import ROWS_SHOWN, console, print_rows
 
-    _check_format(output)
+    check_format(output)
     tables = "SELECT table_name AS \"table\", string_agg(column_name, ', ' ORDER BY ordinal_position) AS columns "
     tables += "FROM information_schema.columns GROUP BY ALL ORDER BY ALL"
     columns, rows = query(run_dir, statement or tables, ROWS_SHOWN + 1 if output == "table" else None)
     if output == "table":
         print_rows(console(), columns, rows, whole_cells=statement is None)
     else:
-        _write_plain(columns, rows, output)
-
-
-def _check_format(output: str) -> None:
-    from dataeng.errors import ConfigError, nearest
-
-    if output not in ("table", "csv", "json"):
-        raise ConfigError(f"unknown format '{output}'{nearest(output, ('table', 'csv', 'json'))}")
-
-
-def _write_plain(columns: list[str], rows: list[tuple[object, ...]], output: str) -> None:
-    import csv
-    import json
-    from decimal import Decimal
-
-    from dataeng.report.visible import visible
-
-    def plain(value: object) -> object:
-        return float(value) if isinstance(value, Decimal) else str(value)
-
-    if output == "json":
-        for row in rows:
-            sys.stdout.write(json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False, default=plain) + "\n")
-        return
-    if sys.stdout.isatty():  # crawled text may hold what a terminal would obey
-        rows = [tuple(visible(cell) if isinstance(cell, str) else cell for cell in row) for row in rows]
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
+        write_plain(sys.stdout, columns, rows, output)
 
 
 @app.command()
@@ -240,19 +215,20 @@ def tune(
 ) -> None:
     """Tell what other thresholds or presets would do to a run, from its stored signals. Runs nothing."""
     from dataeng.errors import ConfigError
+    from dataeng.report.plain import check_format, write_plain
     from dataeng.report.terminal import console
     from dataeng.report.terminal_rules import print_tuned
     from dataeng.report.tune import parse_values
     from dataeng.report.tune import tune as decide_again
 
-    _check_format(output)
+    check_format(output)
     if not values and not presets:
         raise ConfigError("nothing to change: give --set FAMILY.PARAMETER=NUMBER or --preset NAME (or both)")
     tuned = decide_again(run_dir, parse_values(values or []), presets or (), step, examples)
     if output == "table":
         print_tuned(console(), tuned)
     else:
-        _write_plain(tuned.flips.columns, tuned.flips.rows(), output)
+        write_plain(sys.stdout, tuned.flips.columns, tuned.flips.rows(), output)
 
 
 @app.command("diff-presets")
@@ -268,16 +244,17 @@ def diff_presets(
 ) -> None:
     """Name the documents of a run on which two presets disagree, and the rules. Runs nothing."""
     from dataeng.report.diff_presets import diff_presets as compare
+    from dataeng.report.plain import check_format, write_plain
     from dataeng.report.terminal import console
     from dataeng.report.terminal_rules import DOCUMENTS_SHOWN, print_difference
 
-    _check_format(output)
+    check_format(output)
     difference = compare(run_dir, first, second, where)
     if output == "table":
         print_difference(console(), difference, DOCUMENTS_SHOWN if limit is None else limit)
     else:
         listed = difference.disagreements if limit is None else difference.disagreements.head(limit)
-        _write_plain(listed.columns, listed.rows(), output)
+        write_plain(sys.stdout, listed.columns, listed.rows(), output)
 
 
 @app.command()
@@ -295,48 +272,6 @@ def presets(
         terminal_rules.print_presets(console())
     else:
         terminal_rules.print_preset(console(), name)
-
-
-@app.command()
-def mix(
-    folders: Annotated[
-        list[Path], typer.Argument(help="Run folders (all their packs) or pack folders.", metavar="RUN…")
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The manifest to write.")] = Path("manifests/mix.json"),
-    temperature: Annotated[
-        float | None, typer.Option(help="Weights ∝ tokens^(1/T): 1 is natural, larger is flatter, inf is uniform.")
-    ] = None,
-    weights: Annotated[
-        list[str] | None,
-        typer.Option("--weight", help="Give weights instead, domain by domain.", metavar="DOMAIN=W"),
-    ] = None,
-    max_epochs: Annotated[float | None, typer.Option(help="Never repeat a domain more often than this.")] = None,
-    tokens: Annotated[str | None, typer.Option(help="Token budget for the table, e.g. 500k or 2B.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite a manifest that holds learned weights.")] = False,
-) -> None:
-    """Build a mixture manifest from packs, and print weights, tokens and epochs per domain."""
-    from dataeng.formats.mixture import save_mixture
-    from dataeng.mixture.build import build_mixture, mixture_table
-    from dataeng.report.mixture import (
-        choose_policy,
-        pack_folders,
-        parse_tokens,
-        parse_weights,
-        print_mixture,
-        refuse_to_lose_history,
-    )
-    from dataeng.report.terminal import console
-
-    refuse_to_lose_history(output, force)
-    packs, run_dir = pack_folders(folders)
-    given = parse_weights(weights) if weights else None
-    manifest = build_mixture(
-        packs, output, policy=choose_policy(temperature, given), weights=given, max_epochs=max_epochs, run=run_dir
-    )
-    budget = parse_tokens(tokens) if tokens else sum(domain.num_tokens for domain in manifest.domains.values())
-    table = mixture_table(manifest, budget)
-    save_mixture(output, manifest)
-    print_mixture(console(), manifest, table, budget, output)
 
 
 @app.command()

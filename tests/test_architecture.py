@@ -56,12 +56,12 @@ ALLOWED: dict[str, set[str]] = {
     "dataeng.report": LEAVES
     | {"dataeng", "dataeng.config", "dataeng.document", "dataeng.engine", "dataeng.formats", "dataeng.mixture"}
     | {"dataeng.plan", "dataeng.predicate", "dataeng.stage", "dataeng.stages", "dataeng.fingerprint"}
-    | {"dataeng.presets", "dataeng.kernels"},  # rules are decided again, and signals are described
+    | {"dataeng.presets", "dataeng.kernels", "dataeng.yaml_file"},  # rules are decided again, and signals are described
     "trainer": LEAVES | {"dataeng.formats", "dataeng.mixture"},
 }
 #: Stages that the planner puts behind others; nobody names them in a pipeline.
 FOLLOWERS = {"RecordIndex"}
-ENTRY_POINTS = {"dataeng.cli", "dataeng.cli_index", "dataeng.__main__", "dataeng"}
+ENTRY_POINTS = {"dataeng.cli", "dataeng.cli_index", "dataeng.cli_mix", "dataeng.__main__", "dataeng"}
 
 
 @lru_cache

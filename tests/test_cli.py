@@ -272,7 +272,7 @@ def test_mix_writes_a_manifest_and_prints_it(call: Call, small: SmallRun, tmp_pa
     assert lines[0].split()[:4] == ["domain", "documents", "tokens", "weight"]
     manifest = load_mixture(path)
     assert [line.split()[0] for line in lines[1:3]] == ["code", "web"] == list(manifest.domains)
-    assert f"policy temperature 2; table for 300 training tokens. Wrote {path}." in lines
+    assert "policy temperature 2; table for 300 training tokens." in lines and lines[-1] == f"Wrote {path}."
     tokens = {name: domain.num_tokens for name, domain in manifest.domains.items()}
     ratio = manifest.domains["web"].weight / manifest.domains["code"].weight
     assert ratio == pytest.approx((tokens["web"] / tokens["code"]) ** 0.5)
@@ -307,6 +307,14 @@ def test_mix_warns_beyond_four_epochs(call: Call, small: SmallRun, tmp_path: Pat
         (["--max-epochs", "0"], "expected a number above 0, or none"),
         (["--max-epochs", "0.1"], "the epoch caps allow"),
         (["{run}/packs/web"], "is given twice"),
+        (["--max-epochs", "wep=2"], "an epoch cap is given for 'wep', which is no domain; did you mean 'web'?"),
+        (["--order", "web=quality"], "cannot be ordered by 'quality'"),
+        (["--order", "web=url"], "expected numbers"),
+        (["--fixed", "qa"], "a fixed weight is given for 'qa', which is no domain"),
+        (["--packing", "loose"], "--packing loose is unknown"),
+        (["--unimax", "2"], "--unimax needs --tokens"),
+        (["--schedule", "{run}/nowhere.yaml"], "cannot read schedule file"),
+        (["--format", "xml"], "unknown format 'xml'"),
         (["{run}/documents"], "has no packs (packs/DOMAIN/pack.json)"),
     ],
 )
@@ -317,6 +325,63 @@ def test_wrong_options_of_mix_write_nothing(
     called = call("mix", small.run_dir, "-o", path, *(text.format(run=small.run_dir) for text in arguments))
     assert called.code == 1 and called.out == "" and called.err.startswith("error: ") and message in called.err
     assert called.err.count("\n") == 1 and not path.exists()
+
+
+def test_mix_schedule_curriculum_and_preview(call: Call, small: SmallRun, tmp_path: Path) -> None:
+    path, stages = tmp_path / "mix.json", tmp_path / "stages.yaml"
+    stages.write_text(
+        "stages:\n- {name: balanced, until: 70%, policy: natural}\n- {name: code, until: 1, weights: {code: 1}}\n"
+    )
+    arguments = ["mix", "build", small.run_dir, "-o", path, "--schedule", stages, "--order", "web=num_tokens:desc"]
+    called = call(*arguments, "--fixed", "code", "--tokens", "100", "--max-epochs", "code=2", "--packing", "best-fit")
+    assert called.code == 0 and called.err == ""
+    manifest = load_mixture(path)
+    assert [stage.name for stage in manifest.schedule] == ["balanced", "code"] and manifest.packing == "best-fit"
+    order = manifest.domains["web"].order
+    assert order is not None and order.by == "num_tokens" and order.descending
+    assert not manifest.domains["code"].reweighted and manifest.domains["code"].max_epochs == 2
+    assert manifest.domains["code"].pack_sha256 is not None
+    for line in ("stage code, up to 100%: 30 tokens", "what 100 tokens will contain", "what stage code will contain"):
+        assert line in called.out.splitlines()
+    shown = call("mix", "show", path, "--tokens", "100")
+    assert shown.code == 0 and shown.out == called.out.replace(f"\nWrote {path}.\n", "")
+    rows = list(csv.DictReader(io.StringIO(call("mix", "show", path, "--tokens", "100", "--format", "csv").out)))
+    assert sum(int(row["tokens_drawn"]) for row in rows if row["stage"] == "all") == pytest.approx(100, abs=3)
+    assert {row["domain"] for row in rows if row["stage"] == "code"} == {"code"}
+    no_pin = call("mix", small.run_dir, "-o", path, "--no-pin", "--alpha", "0", "--format", "json")
+    assert no_pin.code == 0 and all(json.loads(line)["stage"] == "all" for line in no_pin.out.splitlines())
+    manifest = load_mixture(path)
+    assert manifest.domains["web"].pack_sha256 is None and manifest.domains["web"].weight == 0.5
+
+
+def test_mix_unimax_files_and_recipes(call: Call, small: SmallRun, tmp_path: Path) -> None:
+    path, file = tmp_path / "mix.json", tmp_path / "w.csv"
+    called = call("mix", small.run_dir, "-o", path, "--unimax", "1", "--tokens", "100")
+    assert called.code == 0 and "policy unimax 1; table for 100 training tokens." in called.out
+    code = load_mixture(path).domains["code"]
+    assert code.weight == pytest.approx(code.num_tokens / 100) and code.max_epochs == 1
+    file.write_text("domain,weight\nweb,0.9\ncode,0.1\n")
+    assert call("mix", small.run_dir, "-o", path, "--weights", file).code == 0
+    assert load_mixture(path).domains["web"].weight == 0.9
+    recipe = call("mix", small.run_dir, "-o", path, "--recipe", "gpt3", "--map", "code=books1")
+    assert recipe.code == 1 and "no domain is webtext2, books2, wikipedia" in recipe.err
+    assert "common_crawl" in call("mix", "recipes").out
+
+
+def test_a_manifest_is_shown_without_its_packs_and_its_schema_is_printed(
+    call: Call, small: SmallRun, tmp_path: Path
+) -> None:
+    path = tmp_path / "a" / "mix.json"
+    assert call("mix", small.run_dir, "-o", path).code == 0
+    moved = tmp_path / "elsewhere" / "b" / "mix.json"
+    moved.parent.mkdir(parents=True)
+    moved.write_text(path.read_text())
+    shown = call("mix", "show", moved)
+    assert shown.code == 0 and "the packs are not where the manifest says" in shown.out
+    plain = call("mix", "show", moved, "--format", "json")
+    assert plain.code == 1 and "no pack at" in plain.err
+    schema = json.loads(call("mix", "schema").out)
+    assert schema["title"] == "MixtureManifest" and "order" in schema["$defs"]["Domain"]["properties"]
 
 
 # --- stages, help, start

@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dataeng.errors import FormatError
-from dataeng.formats.atomic import write_json
+from dataeng.formats.atomic import sha256_file, write_json
+from dataeng.formats.pack import MANIFEST_NAME
 from dataeng.formats.reweighting import Reweighting
 
 
@@ -44,6 +45,9 @@ class Domain(_Strict):
     reweighted: bool = Field(
         default=True, description="False: losses never move its weight (question-answer pairs in the last stage)"
     )
+    pack_sha256: list[str] | None = Field(
+        default=None, description="SHA-256 of each pack's pack.json, and so of every token; none: any pack of that size"
+    )
 
 
 class MixtureStage(_Strict):
@@ -61,6 +65,8 @@ class Policy(_Strict):
     temperature: float | None = Field(
         default=None, gt=0, description="p ∝ tokens^(1/temperature); 1 is natural, ∞ is uniform"
     )
+    max_epochs: float | None = Field(default=None, gt=0, description="UniMax: the epochs that no domain exceeds")
+    token_budget: int | None = Field(default=None, gt=0, description="The budget that the weights were made for")
     note: str = ""
 
 
@@ -103,6 +109,8 @@ class MixtureManifest(_Strict):
     def _stages_cover_the_run(self) -> MixtureManifest:
         before = 0.0
         for stage in self.schedule:
+            if any(other.name == stage.name for other in self.schedule if other is not stage):
+                raise ValueError(f"two stages are called '{stage.name}'")
             if stage.weights.keys() != self.domains.keys():
                 raise ValueError(
                     f"stage '{stage.name}' gives weights for {_listed(stage.weights)}; the domains are "
@@ -119,6 +127,15 @@ class MixtureManifest(_Strict):
             before = stage.until
         if self.schedule and before != 1:
             raise ValueError(f"the last stage '{self.schedule[-1].name}' ends at {before:g}, expected 1")
+        return self
+
+    @model_validator(mode="after")
+    def _a_hash_for_each_pack(self) -> MixtureManifest:
+        for name, domain in self.domains.items():
+            if domain.pack_sha256 is not None and len(domain.pack_sha256) != len(domain.packs):
+                raise ValueError(
+                    f"domain '{name}' has {len(domain.packs)} packs and {len(domain.pack_sha256)} of their SHA-256"
+                )
         return self
 
 
@@ -138,9 +155,33 @@ def load_mixture(path: Path) -> MixtureManifest:
         raise FormatError(f"{path}: {where}: {first['msg']}") from error
 
 
+def json_schema() -> str:
+    """Returns the JSON Schema (draft 2020-12) of a manifest, as JSON text."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | MixtureManifest.model_json_schema()
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
 def save_mixture(path: Path, manifest: MixtureManifest) -> None:
     """Writes a manifest atomically."""
     write_json(path, json.loads(manifest.model_dump_json(exclude_none=True)))
+
+
+def pack_hashes(folders: Sequence[Path]) -> list[str]:
+    """Returns the SHA-256 of each pack's ``pack.json``, which holds that of every file of the pack."""
+    return [sha256_file(folder / MANIFEST_NAME) for folder in folders]
+
+
+def check_pack_hashes(name: str, domain: Domain, manifest_path: Path) -> None:
+    """Raises `FormatError` if a pack of the domain is not the one that the manifest was made from."""
+    if domain.pack_sha256 is None:
+        return
+    folders = [manifest_path.parent / pack for pack in domain.packs]
+    for folder, found, expected in zip(folders, pack_hashes(folders), domain.pack_sha256, strict=True):
+        if found != expected:
+            raise FormatError(
+                f"{folder / MANIFEST_NAME} (domain '{name}') has SHA-256 {found}, {manifest_path} expects {expected}: "
+                "the pack has changed. Run `dataeng mix` on the present packs."
+            )
 
 
 def relative_to_manifest(target: Path, manifest_path: Path) -> str:

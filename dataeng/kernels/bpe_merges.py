@@ -68,7 +68,9 @@ def sift_up(heap_counts: NDArray[np.int64], heap_keys: NDArray[np.uint64], heap:
 
 
 @inlined
-def sift_down(heap_counts: NDArray[np.int64], heap_keys: NDArray[np.uint64], heap: NDArray[np.int32], size: int) -> None:
+def sift_down(
+    heap_counts: NDArray[np.int64], heap_keys: NDArray[np.uint64], heap: NDArray[np.int32], size: int
+) -> None:
     """Moves the first item of a heap to its place."""
     count, key, item = heap_counts[0], heap_keys[0], heap[0]
     at = 0
@@ -110,7 +112,9 @@ def token_slot(
 
 
 @inlined
-def rehash(keys: NDArray[np.uint64], pairs: NDArray[np.int32], old_keys: NDArray[np.uint64], old: NDArray[np.int32]) -> None:
+def rehash(
+    keys: NDArray[np.uint64], pairs: NDArray[np.int32], old_keys: NDArray[np.uint64], old: NDArray[np.int32]
+) -> None:
     for slot in range(old_keys.shape[0]):
         if old_keys[slot] != np.uint64(0):
             place = pair_slot(keys, old_keys[slot])
@@ -121,7 +125,9 @@ def rehash(keys: NDArray[np.uint64], pairs: NDArray[np.int32], old_keys: NDArray
 @kernel
 def first_pairs_kernel(
     symbols: NDArray[np.int32], offsets: NDArray[np.int64], counts: NDArray[np.int64]
-) -> tuple[NDArray[np.uint64], NDArray[np.int32], NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
+) -> tuple[
+    NDArray[np.uint64], NDArray[np.int32], NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]
+]:
     """Returns the table of pairs (keys, pair numbers); per pair its key, count and first place; the words of each."""
     keys, pairs = np.zeros(1 << 16, np.uint64), np.zeros(1 << 16, np.int32)
     pair_keys = np.zeros(1 << 15, np.uint64)
@@ -174,7 +180,12 @@ def merge_kernel(
     starts: NDArray[np.int64],
     counts: NDArray[np.int64],
     first_pairs: tuple[
-        NDArray[np.uint64], NDArray[np.int32], NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]
+        NDArray[np.uint64],
+        NDArray[np.int32],
+        NDArray[np.uint64],
+        NDArray[np.int64],
+        NDArray[np.int64],
+        NDArray[np.int32],
     ],
     token_data: NDArray[np.uint8],
     token_offsets: NDArray[np.int64],

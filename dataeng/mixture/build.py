@@ -1,19 +1,26 @@
-"""From packs to a mixture manifest, and from a manifest to the table that a person reads before training."""
+"""From packs to a mixture manifest."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
+from typing import Literal
 
 from dataeng.errors import ConfigError, FormatError, nearest
-from dataeng.formats.mixture import Domain, MixtureManifest, Policy, relative_to_manifest
+from dataeng.formats.mixture import (
+    Domain,
+    MixtureManifest,
+    Order,
+    Policy,
+    pack_hashes,
+    relative_to_manifest,
+)
 from dataeng.formats.pack import MANIFEST_NAME, PackManifest, load_manifest
 from dataeng.formats.reweighting import Reweighting
-from dataeng.mixture.policies import capped_shares, epochs_at_budget, given_weights, temperature_weights
+from dataeng.mixture.curriculum import check_order
+from dataeng.mixture.weighting import WantedStage, caps_by_name, mean_weights, policy_weights, schedule_stages
+
+Packing = Literal["concatenate", "best-fit", "aligned"]
 
 
 def build_mixture(
@@ -22,49 +29,103 @@ def build_mixture(
     *,
     policy: Policy,
     weights: Mapping[str, float] | None = None,
+    schedule: Sequence[WantedStage] = (),
     max_epochs: float | Mapping[str, float] | None = None,
+    orders: Mapping[str, Order] | None = None,
+    fixed: Sequence[str] = (),
+    packing: Packing = "concatenate",
     reweighting: Reweighting | None = None,
     run: Path | None = None,
+    pinned: bool = True,
 ) -> MixtureManifest:
     """Returns the mixture of ``pack_folders``; paths are written relative to ``manifest_path``, which is not written.
 
-    Packs of the same domain are read one after the other, as one domain. ``weights`` belong to policy ``given``.
-    ``max_epochs`` is one cap for all domains, or one per domain name.
+    Packs of the same domain are read one after the other, as one domain.
 
-    Raises `FormatError` when packs do not fit together (another tokenizer or vocabulary, no tokens, a folder given
-    twice) and `ConfigError` when the policy or the weights are wrong.
+    Args:
+      policy: how the weights come about; with a ``schedule`` it only is what the manifest says of it.
+      weights: those of policy ``given`` or ``fitted``.
+      schedule: stages in place of one set of weights; a domain's weight is then its mean over them.
+      max_epochs: one cap for all domains, or one per domain name.
+      orders: curricula, by domain.
+      fixed: domains whose weight losses never move.
+      pinned: whether the manifest names the packs' hashes and so fits no others.
+
+    Raises:
+      FormatError: packs do not fit together (another tokenizer, dtype or vocabulary, no tokens, a folder given twice).
+      ConfigError: the policy, the weights, the schedule or a domain's name is wrong.
     """
     packs = _load_packs(pack_folders)
     _check_same_tokenizer(packs)
     by_domain: dict[str, list[tuple[Path, PackManifest]]] = {}
     for folder, pack in packs:
         by_domain.setdefault(pack.domain, []).append((folder, pack))
-    names = sorted(by_domain)
-    num_tokens = [sum(pack.num_tokens for _, pack in by_domain[name]) for name in names]
-    for name, tokens in zip(names, num_tokens, strict=True):
-        if tokens == 0:
-            folders = ", ".join(str(folder) for folder, _ in by_domain[name])
-            raise FormatError(f"domain '{name}' has 0 tokens ({folders}); leave it out of the mixture.")
-    values = _policy_weights(policy, names, num_tokens, weights)
-    caps = _caps_by_name(names, max_epochs)
+    num_tokens = _tokens_by_domain(by_domain)
+    stages = schedule_stages(schedule, num_tokens, policy.token_budget)
+    if stages and weights is not None:
+        raise ConfigError("a schedule gives the weights stage by stage; it takes no others.")
+    values = mean_weights(stages) if stages else policy_weights(policy, num_tokens, weights)
+    caps = caps_by_name(list(num_tokens), max_epochs, policy)
+    orders = orders or {}
+    for what, chosen in (("a curriculum", orders), ("a fixed weight", fixed)):
+        for name in chosen:
+            if name not in num_tokens:
+                raise ConfigError(f"{what} is given for '{name}', which is no domain{nearest(name, num_tokens)}.")
+    for name, order in orders.items():
+        check_order(name, order, by_domain[name])
     first = packs[0][1]
+    domains = {
+        name: Domain(
+            packs=[relative_to_manifest(folder, manifest_path) for folder, _ in by_domain[name]],
+            num_documents=sum(pack.num_documents for _, pack in by_domain[name]),
+            num_tokens=tokens,
+            weight=values[name],
+            max_epochs=caps[name],
+            order=orders.get(name),
+            reweighted=name not in fixed,
+            pack_sha256=pack_hashes([folder for folder, _ in by_domain[name]]) if pinned else None,
+        )
+        for name, tokens in num_tokens.items()
+    }
     return MixtureManifest(
         run=None if run is None else relative_to_manifest(run, manifest_path),
         tokenizer_sha256=first.tokenizer_sha256,
         vocab_size=first.vocab_size,
-        domains={
-            name: Domain(
-                packs=[relative_to_manifest(folder, manifest_path) for folder, _ in by_domain[name]],
-                num_documents=sum(pack.num_documents for _, pack in by_domain[name]),
-                num_tokens=tokens,
-                weight=float(weight),
-                max_epochs=caps[name],
-            )
-            for name, tokens, weight in zip(names, num_tokens, values, strict=True)
-        },
+        domains=domains,
+        schedule=stages,
+        packing=packing,
         policy=policy,
         reweighting=reweighting or Reweighting(),
     )
+
+
+def refreshed(domain: Domain, manifest_path: Path) -> Domain:
+    """Returns a domain with the counts and hashes that its packs have now, after documents were taken out of them."""
+    folders = [manifest_path.parent / pack for pack in domain.packs]
+    packs = [load_manifest(folder) for folder in folders]
+    counts = {
+        "num_documents": sum(pack.num_documents for pack in packs),
+        "num_tokens": sum(pack.num_tokens for pack in packs),
+    }
+    hashes = None if domain.pack_sha256 is None else pack_hashes(folders)
+    return Domain.model_validate(domain.model_dump() | counts | {"pack_sha256": hashes})
+
+
+def load_pack_tokens(pack_folders: Sequence[Path]) -> dict[str, int]:
+    """Returns the tokens of each domain of the packs, by name."""
+    tokens: dict[str, int] = {}
+    for _, pack in _load_packs(pack_folders):
+        tokens[pack.domain] = tokens.get(pack.domain, 0) + pack.num_tokens
+    return dict(sorted(tokens.items()))
+
+
+def _tokens_by_domain(by_domain: Mapping[str, Sequence[tuple[Path, PackManifest]]]) -> dict[str, int]:
+    num_tokens = {name: sum(pack.num_tokens for _, pack in by_domain[name]) for name in sorted(by_domain)}
+    for name, tokens in num_tokens.items():
+        if tokens == 0:
+            folders = ", ".join(str(folder) for folder, _ in by_domain[name])
+            raise FormatError(f"domain '{name}' has 0 tokens ({folders}); leave it out of the mixture.")
+    return num_tokens
 
 
 def _load_packs(pack_folders: Sequence[Path]) -> list[tuple[Path, PackManifest]]:
@@ -91,77 +152,3 @@ def _check_same_tokenizer(packs: Sequence[tuple[Path, PackManifest]]) -> None:
                     f"packs of one mixture need one tokenizer: {field} is {found} in {folder} (domain '{pack.domain}') "
                     f"but {expected} in {first_folder} (domain '{first.domain}'). Tokenize them with the same one."
                 )
-
-
-def _policy_weights(
-    policy: Policy, names: Sequence[str], num_tokens: Sequence[int], weights: Mapping[str, float] | None
-) -> list[float]:
-    if policy.name == "given" and weights is None:
-        raise ConfigError(f"policy 'given' needs a weight for each of the domains {', '.join(names)}.")
-    if policy.name != "given" and weights is not None:
-        raise ConfigError(f"policy '{policy.name}' takes no weights; they go with policy 'given'.")
-    if policy.name == "learned":
-        raise ConfigError("policy 'learned' is what a training run writes; choose natural, temperature or given.")
-    if policy.name == "temperature" and policy.temperature is None:
-        raise ConfigError("policy 'temperature' needs a temperature (1 is natural, inf is uniform).")
-    if weights is not None:
-        return [float(weight) for weight in given_weights(names, weights)]
-    temperature = 1.0 if policy.name == "natural" or policy.temperature is None else policy.temperature
-    values = [float(weight) for weight in temperature_weights(num_tokens, temperature)]
-    for name, value, tokens in zip(names, values, num_tokens, strict=True):
-        if value == 0:
-            raise ConfigError(f"temperature {temperature:g} leaves domain '{name}' ({tokens:,} tokens) a weight of 0.")
-    return values
-
-
-def _caps_by_name(names: Sequence[str], max_epochs: float | Mapping[str, float] | None) -> dict[str, float | None]:
-    if max_epochs is None or isinstance(max_epochs, (int, float)):
-        caps: dict[str, float | None] = dict.fromkeys(names, max_epochs)
-    else:
-        for name in max_epochs:
-            if name not in names:
-                raise ConfigError(f"an epoch cap is given for '{name}', which is no domain{nearest(name, names)}.")
-        caps = {name: max_epochs.get(name) for name in names}
-    for name, cap in caps.items():
-        if cap is not None and not (cap > 0 and math.isfinite(cap)):
-            raise ConfigError(f"the epoch cap of domain '{name}' is {cap:g}; expected a number above 0, or none.")
-    return caps
-
-
-@dataclass(frozen=True)
-class MixtureRow:
-    """What a token budget means for one domain."""
-
-    domain: str
-    num_documents: int
-    num_tokens: int
-    weight: float
-    share: float  # the weight after epoch caps
-    tokens_drawn: int
-    epochs: float
-
-
-def mixture_table(manifest: MixtureManifest, token_budget: int) -> list[MixtureRow]:
-    """Returns one row per domain: what a training run of ``token_budget`` tokens will draw.
-
-    Raises `ConfigError` when the epoch caps of all domains together allow fewer tokens.
-    """
-    if token_budget <= 0:
-        raise ConfigError(f"the token budget is {token_budget}; expected a number above 0.")
-    domains = manifest.domains.values()
-    num_tokens = [domain.num_tokens for domain in domains]
-    capacities = np.array([math.inf if d.max_epochs is None else d.max_epochs * d.num_tokens for d in domains])
-    shares = capped_shares(np.array([domain.weight for domain in domains]), capacities, token_budget)
-    epochs = epochs_at_budget(shares, num_tokens, token_budget)
-    return [
-        MixtureRow(
-            name,
-            domain.num_documents,
-            domain.num_tokens,
-            domain.weight,
-            float(share),
-            round(share * token_budget),
-            float(e),
-        )
-        for (name, domain), share, e in zip(manifest.domains.items(), shares, epochs, strict=True)
-    ]

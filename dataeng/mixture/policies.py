@@ -1,4 +1,4 @@
-"""Weights of the domains of a mixture, before training: natural, temperature, given; and epoch caps.
+"""Weights of the domains of a mixture, before training: natural, temperature, UniMax, given; and epoch caps.
 
 All functions take and return float64 arrays with one entry per domain and know no names. Temperature sampling after
 mT5 (arXiv 2010.11934, where its exponent is α = 1/temperature). Caps are met by water filling: what a capped domain
@@ -38,6 +38,27 @@ def temperature_weights(num_tokens: Sequence[int], temperature: float) -> Floats
     return np.asarray(weights / weights.sum())
 
 
+def unimax_weights(num_tokens: Sequence[int], max_epochs: float, token_budget: float) -> Floats:
+    """Returns UniMax weights (Chung et al., arXiv 2304.09151, algorithm 1): uniform, but nobody beyond ``max_epochs``.
+
+    From the smallest domain to the largest, each gets an equal part of what is left of ``token_budget``, or
+    ``max_epochs`` of its own tokens where that is less; what it cannot take is left to the larger ones. When all
+    domains together have less than the budget, all are read ``max_epochs`` times and the weights are natural.
+    """
+    if not (max_epochs > 0 and math.isfinite(max_epochs)):
+        raise ConfigError(f"UniMax is given {max_epochs:g} epochs; expected a number above 0.")
+    if not token_budget > 0:
+        raise ConfigError(f"UniMax is given a budget of {token_budget:g} tokens; expected a number above 0.")
+    counts = np.asarray(num_tokens, np.float64)
+    taken = np.zeros(len(counts))
+    left = float(token_budget)
+    for position, domain in enumerate(np.argsort(counts, kind="stable").tolist()):
+        part = left / (len(counts) - position)
+        taken[domain] = min(part, max_epochs * counts[domain])
+        left -= taken[domain]
+    return np.asarray(taken / taken.sum())
+
+
 def given_weights(names: Sequence[str], weights: Mapping[str, float]) -> Floats:
     """Returns ``weights`` in the order of ``names``, scaled to sum exactly to 1.
 
@@ -73,10 +94,10 @@ def capped_shares(weights: Floats, capacities: Floats, budget: float) -> Floats:
     capacity gets just that; the rest of the budget is split among the others in proportion to their weights, until
     none exceeds (water filling, at most one round per domain).
 
-    Raises `ConfigError` when all capacities together are smaller than the budget.
+    Raises `ConfigError` when the capacities of all domains with a weight are together smaller than the budget.
     """
-    total = float(capacities.sum())
-    if total < budget:
+    total = float(capacities[weights > 0].sum())  # a domain of weight 0 cannot help out
+    if total < budget * (1 - 1e-12):
         raise ConfigError(f"the epoch caps allow {total:,.0f} in all, {budget:,.0f} are asked for.")
     capped = np.zeros(len(weights), bool)
     shares = np.array(weights, np.float64)
@@ -87,5 +108,5 @@ def capped_shares(weights: Floats, capacities: Floats, budget: float) -> Floats:
         capped |= exceeds
         shares[capped] = capacities[capped] / budget
         free = weights[~capped]
-        if len(free):
+        if free.any():
             shares[~capped] = free / free.sum() * max(0.0, 1 - float(shares[capped].sum()))

@@ -204,7 +204,7 @@ class Controller:
         count = int(known.sum())
         if reweighting.smallest:
             weights = np.where(known, (1 - count * reweighting.smallest) * weights + reweighting.smallest, 0.0)
-        if reweighting.largest * count > 1:
+        if reweighting.largest < 1 and reweighting.largest * count > 1:
             weights = capped_shares(weights, np.where(known, reweighting.largest, 0.0), 1.0)
         return weights
 

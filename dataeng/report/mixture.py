@@ -1,97 +1,50 @@
-"""What ``dataeng mix`` takes from and shows to a person."""
+"""What ``dataeng mix`` shows to a person."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, fields
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from dataeng.errors import ConfigError, FormatError
-from dataeng.formats.mixture import MixtureManifest, Policy, load_mixture
+from dataeng.formats.mixture import MixtureManifest
 from dataeng.formats.pack import MANIFEST_NAME
-from dataeng.mixture.build import MixtureRow
+from dataeng.mixture.plan import MixtureRow, mixture_table, stage_tables
+from dataeng.mixture.recipes import RECIPES
+from dataeng.report.mixture_preview import PreviewRow, by_stage
 
 MANY_EPOCHS = 4.0  # beyond four passes repeated tokens lose their worth (Muennighoff et al., arXiv 2305.16264)
-UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
+LANGUAGES_SHOWN = 6  # of each domain; the rest is one line
 
 
-def refuse_to_lose_history(path: Path, force: bool) -> None:
-    """Raises `ConfigError` if ``path`` is a manifest with learned weights, unless ``force``."""
-    if force or not path.exists():
-        return
-    try:
-        learned = len(load_mixture(path).history)
-    except FormatError:
-        return  # not a manifest of ours, or a damaged one: nothing learned is lost with it
-    if learned:
-        raise ConfigError(f"{path} holds the weights of {learned} training runs; choose another --output, or --force.")
+def print_mixture(console: Console, manifest: MixtureManifest, budget: int) -> None:
+    """Prints weights, tokens and epochs per domain, for the whole run and for each stage, and what to beware of.
 
-
-def pack_folders(folders: Sequence[Path]) -> tuple[list[Path], Path | None]:
-    """Returns the packs that run or pack folders stand for, and the run folder if they all come from one.
-
-    Raises:
-      ConfigError: a folder holds no packs.
+    Raises `ConfigError` when the epoch caps allow fewer tokens than ``budget``.
     """
-    packs: list[Path] = []
-    runs: list[Path] = []
-    for folder in folders:
-        if (folder / MANIFEST_NAME).exists():
-            packs.append(folder)
-            continue
-        found = sorted(path.parent for path in folder.glob(f"packs/*/{MANIFEST_NAME}"))
-        if not found:
-            raise ConfigError(f"{folder} has no packs (packs/DOMAIN/{MANIFEST_NAME}). Run a pipeline first.")
-        packs += found
-        runs.append(folder)
-    return packs, runs[0] if len(runs) == 1 == len(folders) else None
+    rows = mixture_table(manifest, budget)
+    console.print(_domain_table(rows))
+    for stage, (name, stage_rows) in zip(manifest.schedule, stage_tables(manifest, budget), strict=True):
+        drawn = sum(row.tokens_drawn for row in stage_rows)
+        console.print(
+            f"\nstage {escape(name)}, up to {stage.until:.0%}: {drawn:,} tokens", highlight=False, soft_wrap=True
+        )
+        console.print(_domain_table([row for row in stage_rows if row.weight or row.share]))
+    policy = manifest.policy
+    how = policy.name if policy.temperature is None else f"{policy.name} {policy.temperature:g}"
+    if policy.max_epochs is not None:
+        how += f" {policy.max_epochs:g}"
+    if policy.note:
+        how += f" ({escape(policy.note)})"
+    console.print(f"\npolicy {how}; table for {budget:,} training tokens.", highlight=False, soft_wrap=True)
+    for line in _remarks(manifest, rows):
+        console.print(line, highlight=False, soft_wrap=True)
 
 
-def choose_policy(temperature: float | None, weights: dict[str, float] | None) -> Policy:
-    """Returns the policy that the options ask for; without any, the natural one."""
-    if weights is not None:
-        if temperature is not None:
-            raise ConfigError("--temperature and --weight exclude each other: give one of them.")
-        return Policy(name="given")
-    if temperature is None:
-        return Policy(name="natural")
-    if not temperature > 0:
-        raise ConfigError(f"--temperature {temperature:g}: expected a number above 0 (1 is natural, inf is uniform).")
-    return Policy(name="temperature", temperature=temperature)
-
-
-def parse_weights(options: Sequence[str]) -> dict[str, float]:
-    """Parses ``DOMAIN=WEIGHT`` options."""
-    weights: dict[str, float] = {}
-    for option in options:
-        domain, separator, number = option.partition("=")
-        if domain in weights:
-            raise ConfigError(f"--weight {option}: '{domain}' has a weight of {weights[domain]:g} already.")
-        try:
-            weights[domain] = float(number)
-        except ValueError:
-            separator = ""
-        if not separator:
-            raise ConfigError(f"--weight {option}: expected DOMAIN=NUMBER, e.g. --weight code=0.2")
-    return weights
-
-
-def parse_tokens(text: str) -> int:
-    """Parses a number of tokens: ``500000``, ``500k``, ``1.5B``."""
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([kmbt]?)", text.strip().lower())
-    if not match:
-        raise ConfigError(f"--tokens {text}: expected a number such as 500000, 500k, 20M or 1.5B.")
-    return round(float(match[1]) * UNITS[match[2]])
-
-
-def print_mixture(
-    console: Console, manifest: MixtureManifest, rows: Sequence[MixtureRow], budget: int, path: Path
-) -> None:
-    """Prints weights, tokens and epochs per domain."""
+def _domain_table(rows: Iterable[MixtureRow]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("domain")
     for column in ("documents", "tokens", "weight", "share", "tokens drawn", "epochs"):
@@ -107,19 +60,91 @@ def print_mixture(
             f"{row.tokens_drawn:,}",
             f"[yellow]{row.epochs:.2f}[/]" if many else f"{row.epochs:.2f}",
         )
-    console.print(table)
-    policy = manifest.policy
-    how = policy.name if policy.temperature is None else f"{policy.name} {policy.temperature:g}"
-    console.print(
-        f"\npolicy {how}; table for {budget:,} training tokens. Wrote {escape(str(path))}.",
-        highlight=False,
-        soft_wrap=True,
-    )
+    return table
+
+
+def _remarks(manifest: MixtureManifest, rows: Sequence[MixtureRow]) -> list[str]:
+    lines = []
+    for name, domain in manifest.domains.items():
+        if domain.order is not None:
+            direction = "the largest first" if domain.order.descending else "the smallest first"
+            lines.append(f"'{escape(name)}' is read in the order of {escape(domain.order.by)}, {direction}.")
+        if not domain.reweighted:
+            lines.append(f"the weight of '{escape(name)}' is fixed: losses never move it.")
     for row in rows:
         if row.epochs > MANY_EPOCHS:
-            console.print(
+            lines.append(
                 f"[yellow]warning:[/] '{escape(row.domain)}' would be repeated {row.epochs:.1f} times; "
-                f"beyond {MANY_EPOCHS:g} repeated tokens help little. Lower its weight, or set --max-epochs.",
-                highlight=False,
-                soft_wrap=True,
+                f"beyond {MANY_EPOCHS:g} repeated tokens help little. Lower its weight, or set --max-epochs."
             )
+    return lines
+
+
+def print_preview(console: Console, rows: Sequence[PreviewRow], budget: int) -> None:
+    """Prints what a budget contains by domain and language, for the whole run and for each stage."""
+    for stage, of_stage in by_stage(rows).items():
+        where = f"stage {escape(stage)}" if stage != rows[0].stage else f"{budget:,} tokens"
+        console.print(f"\nwhat {where} will contain", highlight=False, soft_wrap=True)
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in ("domain", "language"):
+            table.add_column(column)
+        for column in ("documents", "of", "tokens drawn", "share", "epochs"):
+            table.add_column(column, justify="right")
+        total = sum(row.tokens_drawn for row in of_stage)
+        for domain in dict.fromkeys(row.domain for row in of_stage):
+            for row in _shortened([row for row in of_stage if row.domain == domain]):
+                table.add_row(
+                    escape(row.domain),
+                    escape(row.language or "–"),
+                    f"{row.documents_drawn:,}",
+                    f"{row.num_documents:,}",
+                    f"{row.tokens_drawn:,}",
+                    f"{row.tokens_drawn / total:.4f}",
+                    f"{row.epochs:.2f}",
+                )
+        console.print(table)
+
+
+def _shortened(rows: Sequence[PreviewRow]) -> list[PreviewRow]:
+    """Returns the largest languages of a domain, and all others as one row."""
+    if len(rows) <= LANGUAGES_SHOWN + 1:
+        return list(rows)
+    ordered = sorted(rows, key=lambda row: -row.tokens_drawn)
+    others = ordered[LANGUAGES_SHOWN:]
+    tokens, drawn = sum(row.num_tokens for row in others), sum(row.tokens_drawn for row in others)
+    together = PreviewRow(
+        others[0].stage,
+        others[0].domain,
+        f"{len(others)} others",
+        sum(row.num_documents for row in others),
+        tokens,
+        sum(row.documents_drawn for row in others),
+        drawn,
+        drawn / tokens,
+    )
+    return [*ordered[:LANGUAGES_SHOWN], together]
+
+
+def preview_columns(rows: Sequence[PreviewRow]) -> tuple[list[str], list[tuple[object, ...]]]:
+    """Returns the preview as columns and rows, for CSV and JSON."""
+    return [field.name for field in fields(PreviewRow)], [astuple(row) for row in rows]
+
+
+def packs_are_here(manifest: MixtureManifest, path: Path) -> bool:
+    """Whether any pack of the manifest lies where it says. A manifest can be read far away from its packs."""
+    return any((path.parent / pack / MANIFEST_NAME).exists() for d in manifest.domains.values() for pack in d.packs)
+
+
+def print_recipes(console: Console) -> None:
+    """Prints the published tables."""
+    for recipe in RECIPES.values():
+        console.print(f"[bold]{recipe.name}[/]: {escape(recipe.source)}", highlight=False, soft_wrap=True)
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("part")
+        table.add_column("percent", justify="right")
+        table.add_column("epochs there", justify="right")
+        table.add_column("domains that fit")
+        for part in recipe.parts:
+            table.add_row(part.name, f"{part.percent:g}", f"{part.epochs:g}", ", ".join((part.name, *part.aliases)))
+        console.print(table)
+        console.print()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 import pytest
 
 from dataeng.errors import ConfigError, FormatError
-from dataeng.formats.mixture import Policy, load_mixture, save_mixture
-from dataeng.mixture.build import build_mixture, mixture_table
+from dataeng.formats.atomic import sha256_file
+from dataeng.formats.mixture import Order, Policy, check_pack_hashes, load_mixture, save_mixture
+from dataeng.mixture.build import build_mixture, load_pack_tokens, refreshed
+from dataeng.mixture.weighting import WantedStage
 
 WritePack = Callable[..., Path]
 NATURAL = Policy(name="natural")
@@ -65,6 +68,11 @@ def test_given_weights(write_pack: WritePack, tmp_path: Path) -> None:
         ({"policy": Policy(name="learned")}, "what a training run writes"),
         ({"policy": NATURAL, "max_epochs": 0}, "epoch cap of domain 'code' is 0"),
         ({"policy": NATURAL, "max_epochs": {"wep": 2}}, "did you mean 'web'"),
+        (
+            {"policy": NATURAL, "fixed": ["qa"]},
+            "a fixed weight is given for 'qa', which is no domain; known: code, web",
+        ),
+        ({"policy": NATURAL, "orders": {"cod": Order(by="x")}}, "a curriculum is given for 'cod', .* mean 'code'"),
         ({"policy": Policy(name="temperature", temperature=1e-4)}, "leaves domain 'code' .10 tokens. a weight of 0"),
     ],
 )
@@ -90,14 +98,70 @@ def test_packs_that_do_not_fit_together_are_refused(write_pack: WritePack, tmp_p
         build_mixture([], tmp_path / "mix.json", policy=NATURAL)
 
 
-def test_the_table_of_a_budget(write_pack: WritePack, tmp_path: Path) -> None:
+def test_a_manifest_with_everything(write_pack: WritePack, tmp_path: Path) -> None:
+    folders = [write_pack("web", [60, 30]), write_pack("code", [10])]
+    path = tmp_path / "mix.json"
+    wanted = [
+        WantedStage("first", 0.75, NATURAL, domains=("web",)),
+        WantedStage("last", 1.0, Policy(name="given"), {"web": 0.2, "code": 0.8}),
+    ]
+    built = build_mixture(
+        folders, path, policy=Policy(name="given"), schedule=wanted, fixed=["code"], packing="best-fit"
+    )
+    assert [stage.weights for stage in built.schedule] == [{"code": 0.0, "web": 1.0}, {"code": 0.8, "web": 0.2}]
+    assert built.domains["code"].weight == pytest.approx(0.2) and built.packing == "best-fit"
+    assert (built.domains["code"].reweighted, built.domains["web"].reweighted) == (False, True)
+    assert built.domains["web"].pack_sha256 == [sha256_file(folders[0] / "pack.json")]
+    save_mixture(path, built)
+    assert load_mixture(path) == built
+    check_pack_hashes("web", built.domains["web"], path)
+    unpinned = build_mixture(folders, path, policy=NATURAL, pinned=False).domains["web"]
+    assert unpinned.pack_sha256 is None
+    (folders[0] / "pack.json").write_text((folders[0] / "pack.json").read_text() + "\n")
+    check_pack_hashes("web", unpinned, path)
+    with pytest.raises(FormatError, match=r"packs/web/pack.json \(domain 'web'\) has SHA-256 .* the pack has changed"):
+        check_pack_hashes("web", built.domains["web"], path)
+    assert refreshed(built.domains["web"], path).pack_sha256 == [sha256_file(folders[0] / "pack.json")]
+
+
+def test_a_domain_is_refreshed_when_its_packs_lost_documents(write_pack: WritePack, tmp_path: Path) -> None:
+    path = tmp_path / "mix.json"
+    web = build_mixture([write_pack("web", [60, 30])], path, policy=NATURAL, max_epochs=3).domains["web"]
+    shutil.rmtree(tmp_path / "packs" / "web")
+    folder = write_pack("web", [60])
+    assert refreshed(web, path) == web.model_copy(
+        update={"num_documents": 1, "num_tokens": 60, "pack_sha256": [sha256_file(folder / "pack.json")]}
+    )
+
+
+def test_unimax_caps_every_domain_at_its_epochs(write_pack: WritePack, tmp_path: Path) -> None:
     folders = [write_pack("web", [900]), write_pack("code", [100])]
-    policy = Policy(name="temperature", temperature=math.inf)
-    built = build_mixture(folders, tmp_path / "mix.json", policy=policy, max_epochs={"code": 2})
-    code, web = mixture_table(built, 1000)
-    # Half of 1000 would be 5 epochs of code; two are allowed, the web takes the rest.
-    assert (code.domain, code.weight, code.share, code.tokens_drawn, code.epochs) == ("code", 0.5, 0.2, 200, 2.0)
-    assert (web.domain, web.weight, web.share, web.tokens_drawn) == ("web", 0.5, 0.8, 800)
-    assert web.epochs == pytest.approx(800 / 900)
-    with pytest.raises(ConfigError, match="token budget is 0"):
-        mixture_table(built, 0)
+    policy = Policy(name="unimax", max_epochs=2, token_budget=1000)
+    built = build_mixture(folders, tmp_path / "mix.json", policy=policy, max_epochs={"web": 1})
+    assert (built.domains["code"].weight, built.domains["web"].weight) == (0.2, 0.8)
+    assert (built.domains["code"].max_epochs, built.domains["web"].max_epochs) == (2, 1)
+
+
+def test_a_schedule_takes_no_weights_beside_it(write_pack: WritePack, tmp_path: Path) -> None:
+    stages = [WantedStage("one", 1.0, NATURAL)]
+    with pytest.raises(ConfigError, match="takes no others"):
+        build_mixture(
+            [write_pack("web", [9])],
+            tmp_path / "mix.json",
+            policy=Policy(name="given"),
+            weights={"web": 1.0},
+            schedule=stages,
+        )
+
+
+def test_tokens_by_domain(write_pack: WritePack) -> None:
+    folders = [write_pack("web1", [10], "web"), write_pack("code", [20]), write_pack("web2", [10, 10], "web")]
+    assert list(load_pack_tokens(folders).items()) == [("code", 20), ("web", 30)]
+
+
+def test_packs_of_another_dtype_are_refused(write_pack: WritePack, tmp_path: Path) -> None:
+    web, code = write_pack("web", [90]), write_pack("code", [10])
+    text = (code / "pack.json").read_text()
+    (code / "pack.json").write_text(text.replace('"uint16"', '"int32"'))
+    with pytest.raises(FormatError, match=r"dtype is int32 in .*code \(domain 'code'\) but uint16 in .*web"):
+        build_mixture([web, code], tmp_path / "mix.json", policy=NATURAL)

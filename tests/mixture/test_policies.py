@@ -16,6 +16,7 @@ from dataeng.mixture.policies import (
     given_weights,
     natural_weights,
     temperature_weights,
+    unimax_weights,
 )
 
 
@@ -42,6 +43,49 @@ def test_temperature_must_be_positive(temperature: float) -> None:
 def test_a_domain_without_tokens_is_refused() -> None:
     with pytest.raises(ConfigError, match="domain 1 of 2 has no tokens"):
         natural_weights([5, 0])
+
+
+def test_unimax_by_hand() -> None:
+    # A budget of 900 is 300 each. The first has 50, twice is 100; 800 are left, 400 each; the second has 150, twice is
+    # 300; the last takes the other 500.
+    assert unimax_weights([1000, 50, 150], 2, 900) == pytest.approx([500 / 900, 100 / 900, 300 / 900])
+
+
+def test_unimax_is_uniform_where_nobody_is_small_and_natural_where_all_are() -> None:
+    assert unimax_weights([10, 20, 30], 1, 6) == pytest.approx([1 / 3] * 3)
+    assert unimax_weights([10, 20, 70], 2, 1e6) == pytest.approx([0.1, 0.2, 0.7])
+
+
+@given(
+    st.lists(st.integers(1, 10**6), min_size=1, max_size=8),
+    st.floats(0.1, 20),
+    st.integers(1, 10**7),
+)
+def test_unimax_is_the_paper_s_algorithm(counts: list[int], max_epochs: float, budget: int) -> None:
+    """Algorithm 1 of arXiv 2304.09151, line by line, with dictionaries."""
+    character_counts = {f"l{i}": count for i, count in enumerate(counts)}
+    languages = sorted(character_counts, key=lambda language: character_counts[language])
+    remaining: float = budget
+    taken: dict[str, float] = {}
+    for index, language in enumerate(languages):
+        per_language = remaining / (len(languages) - index)
+        if per_language > character_counts[language] * max_epochs:
+            taken[language] = character_counts[language] * max_epochs
+        else:
+            taken[language] = per_language
+        remaining -= taken[language]
+    total = sum(taken.values())
+    expected = [taken[f"l{i}"] / total for i in range(len(counts))]
+    weights = unimax_weights(counts, max_epochs, budget)
+    assert weights == pytest.approx(expected)
+    if max_epochs * sum(counts) >= budget:
+        assert (epochs_at_budget(weights, counts, budget) <= max_epochs * (1 + 1e-9)).all()
+
+
+@pytest.mark.parametrize(("epochs", "budget"), [(0, 10), (-1, 10), (math.nan, 10), (math.inf, 10), (4, 0)])
+def test_unimax_needs_epochs_and_a_budget(epochs: float, budget: float) -> None:
+    with pytest.raises(ConfigError, match="expected a number above 0"):
+        unimax_weights([1, 2], epochs, budget)
 
 
 def test_given_weights_are_ordered_and_scaled() -> None:
@@ -77,6 +121,13 @@ def test_capped_shares_fill_up_by_hand() -> None:
 def test_capped_shares_without_need_are_the_weights() -> None:
     weights = np.array([0.5, 0.5])
     assert capped_shares(weights, np.array([math.inf, math.inf]), 10**12).tolist() == [0.5, 0.5]
+
+
+def test_a_domain_of_weight_0_neither_gives_nor_takes() -> None:
+    shares = capped_shares(np.array([0.0, 1.0]), np.array([math.inf, 10.0]), 10)
+    assert shares.tolist() == [0.0, 1.0]
+    with pytest.raises(ConfigError, match="allow 10 in all, 11 are asked for"):
+        capped_shares(np.array([0.0, 1.0]), np.array([math.inf, 10.0]), 11)
 
 
 def test_capacities_below_the_budget_are_refused() -> None:

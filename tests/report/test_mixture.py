@@ -1,4 +1,4 @@
-"""What `dataeng mix` takes from a person, and the table that it prints."""
+"""The tables that `dataeng mix` prints."""
 
 from __future__ import annotations
 
@@ -8,94 +8,108 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from dataeng.errors import ConfigError
-from dataeng.formats.mixture import Domain, MixtureManifest, Policy
-from dataeng.mixture.build import mixture_table
-from dataeng.report.mixture import choose_policy, pack_folders, parse_tokens, parse_weights, print_mixture
-from tests.small_run import SmallRun
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [("500000", 500_000), ("500k", 500_000), ("1.5B", 1_500_000_000), (" 20M ", 20_000_000), ("2t", 2 * 10**12)],
+from dataeng.formats.mixture import Domain, MixtureManifest, MixtureStage, Order, Policy
+from dataeng.report.mixture import (
+    packs_are_here,
+    preview_columns,
+    print_mixture,
+    print_preview,
+    print_recipes,
 )
-def test_numbers_of_tokens(text: str, expected: int) -> None:
-    assert parse_tokens(text) == expected
+from dataeng.report.mixture_preview import PreviewRow
 
 
-@pytest.mark.parametrize("text", ["", "k", "-5", "1e9", "5 000", "1.B", "10q", "٣k"])
-def test_what_is_no_number_of_tokens(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"--tokens .*expected a number such as 500000, 500k, 20M or 1\.5B"):
-        parse_tokens(text)
+def domain(tokens: int, weight: float, **changes: object) -> Domain:
+    return Domain.model_validate(
+        {"packs": ["p"], "num_documents": tokens // 100, "num_tokens": tokens, "weight": weight, **changes}
+    )
 
 
-def test_weights() -> None:
-    assert parse_weights(["web=0.8", "code=.2"]) == {"web": 0.8, "code": 0.2}
-    for wrong in ("web", "web=", "web=x", "=", "web:0.5"):
-        with pytest.raises(ConfigError, match=r"expected DOMAIN=NUMBER, e\.g\. --weight code=0\.2"):
-            parse_weights([wrong])
-    with pytest.raises(ConfigError, match=r"--weight web=0\.3: 'web' has a weight of 0\.2 already"):
-        parse_weights(["web=0.2", "web=0.3"])
-
-
-def test_policies() -> None:
-    assert choose_policy(None, None) == Policy(name="natural")
-    assert choose_policy(2.0, None) == Policy(name="temperature", temperature=2.0)
-    assert choose_policy(float("inf"), None).temperature == float("inf")
-    assert choose_policy(None, {"web": 1.0}) == Policy(name="given")
-    with pytest.raises(ConfigError, match="exclude each other"):
-        choose_policy(2.0, {"web": 1.0})
-    for wrong in (0.0, -1.0, float("nan")):
-        with pytest.raises(ConfigError, match="expected a number above 0"):
-            choose_policy(wrong, None)
-
-
-def test_runs_and_packs(finished: SmallRun, tmp_path: Path) -> None:
-    packs = [finished.run_dir / "packs" / domain for domain in ("code", "web")]
-    assert pack_folders([finished.run_dir]) == (packs, finished.run_dir)
-    assert pack_folders(packs) == (packs, None)
-    assert pack_folders([finished.run_dir, packs[0]]) == ([*packs, packs[0]], None)
-    for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(ConfigError, match=r"has no packs \(packs/DOMAIN/pack\.json\)"):
-            pack_folders([folder])
-
-
-def test_table_and_warning() -> None:
-    def domain(tokens: int, weight: float) -> Domain:
-        return Domain(packs=["p"], num_documents=tokens // 100, num_tokens=tokens, weight=weight)
-
-    manifest = MixtureManifest(
+def manifest(policy: Policy, schedule: list[MixtureStage] | None = None, **changes: object) -> MixtureManifest:
+    return MixtureManifest(
         tokenizer_sha256="x",
         vocab_size=300,
-        domains={"[b]ooks": domain(1_000, 0.5), "web": domain(99_000, 0.5)},
-        policy=Policy(name="temperature", temperature=float("inf")),
+        domains={"[b]ooks": domain(1_000, 0.5, **changes), "web": domain(99_000, 0.5)},
+        schedule=schedule or [],
+        policy=policy,
     )
-    console = Console(file=io.StringIO(), width=120)
-    print_mixture(console, manifest, mixture_table(manifest, 10_000), 10_000, Path("mix.json"))
+
+
+@pytest.fixture
+def console() -> Console:
+    return Console(file=io.StringIO(), width=120)
+
+
+def lines(console: Console) -> list[str]:
     assert isinstance(console.file, io.StringIO)
-    lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
-    assert lines[0].split() == ["domain", "documents", "tokens", "weight", "share", "tokens", "drawn", "epochs"]
-    assert lines[1].split() == ["[b]ooks", "10", "1,000", "0.5000", "0.5000", "5,000", "5.00"]
-    assert lines[2].split() == ["web", "990", "99,000", "0.5000", "0.5000", "5,000", "0.05"]
-    assert lines[4] == "policy temperature inf; table for 10,000 training tokens. Wrote mix.json."
-    assert lines[5].startswith("warning: '[b]ooks' would be repeated 5.0 times; beyond 4 repeated tokens help little.")
-    assert len(lines) == 6
+    return [line.rstrip() for line in console.file.getvalue().splitlines()]
 
 
-def test_a_manifest_with_learned_weights_is_not_overwritten_unawares(tmp_path: Path) -> None:
-    from dataeng.formats.mixture import Domain, LearnedWeights, MixtureManifest, Policy, save_mixture
-    from dataeng.report.mixture import refuse_to_lose_history
-
-    path = tmp_path / "mix.json"
-    refuse_to_lose_history(path, force=False)
-    domain = Domain(packs=["web"], num_documents=1, num_tokens=10, weight=1.0)
-    manifest = MixtureManifest(
-        tokenizer_sha256="x", vocab_size=300, domains={"web": domain}, policy=Policy(name="natural")
+def test_table_and_warning(console: Console) -> None:
+    print_mixture(console, manifest(Policy(name="temperature", temperature=float("inf"))), 10_000)
+    printed = lines(console)
+    assert printed[0].split() == ["domain", "documents", "tokens", "weight", "share", "tokens", "drawn", "epochs"]
+    assert printed[1].split() == ["[b]ooks", "10", "1,000", "0.5000", "0.5000", "5,000", "5.00"]
+    assert printed[2].split() == ["web", "990", "99,000", "0.5000", "0.5000", "5,000", "0.05"]
+    assert printed[4] == "policy temperature inf; table for 10,000 training tokens."
+    assert printed[5].startswith(
+        "warning: '[b]ooks' would be repeated 5.0 times; beyond 4 repeated tokens help little."
     )
-    save_mixture(path, manifest)
-    refuse_to_lose_history(path, force=False)
-    learned = LearnedWeights(run="r", step=3, weights={"web": 1.0}, losses={"web": 2.0})
-    save_mixture(path, manifest.model_copy(update={"history": [learned]}))
-    with pytest.raises(ConfigError, match="holds the weights of 1 training runs"):
-        refuse_to_lose_history(path, force=False)
-    refuse_to_lose_history(path, force=True)
+    assert len(printed) == 6
+
+
+def test_stages_orders_and_fixed_weights(console: Console) -> None:
+    stages = [
+        MixtureStage(name="[i]first", until=0.7, weights={"[b]ooks": 0, "web": 1}),
+        MixtureStage(name="last", until=1, weights={"[b]ooks": 0.5, "web": 0.5}),
+    ]
+    made = manifest(
+        Policy(name="unimax", max_epochs=3, note="a [b]note"), stages, order=Order(by="[b]y"), reweighted=False
+    )
+    print_mixture(console, made, 1_000)
+    printed = lines(console)
+    assert printed[4] == "stage [i]first, up to 70%: 700 tokens" and printed[8] == "stage last, up to 100%: 300 tokens"
+    assert printed[6].split() == ["web", "990", "99,000", "1.0000", "1.0000", "700", "0.01"]
+    assert printed[7] == ""  # a domain that a stage does not draw is not in its table
+    assert "policy unimax 3 (a [b]note); table for 1,000 training tokens." in printed
+    assert "'[b]ooks' is read in the order of [b]y, the smallest first." in printed
+    assert "the weight of '[b]ooks' is fixed: losses never move it." in printed
+
+
+def row(stage: str, language: str | None, tokens: int) -> PreviewRow:
+    return PreviewRow(stage, "web", language, 10, 100, 5, tokens, tokens / 100)
+
+
+def test_the_preview_puts_small_languages_together(console: Console) -> None:
+    rows = [row("all", name, count) for name, count in zip("abcdefgh", (50, 40, 30, 20, 10, 9, 8, 7), strict=True)]
+    print_preview(console, [*rows, row("qa", None, 100)], 1_000)
+    printed = lines(console)
+    assert printed[1] == "what 1,000 tokens will contain"
+    assert printed[2].split() == ["domain", "language", "documents", "of", "tokens", "drawn", "share", "epochs"]
+    assert printed[8].split() == ["web", "f", "5", "10", "9", f"{9 / 174:.4f}", "0.09"]
+    assert printed[9].split() == ["web", "2", "others", "10", "20", "15", f"{15 / 174:.4f}", "0.07"]
+    assert printed[11] == "what stage qa will contain"
+    assert printed[13].split() == ["web", "–", "5", "10", "100", "1.0000", "1.00"]
+
+
+def test_the_preview_for_other_programs() -> None:
+    columns, rows = preview_columns([row("all", None, 7)])
+    assert columns[:4] == ["stage", "domain", "language", "num_documents"]
+    assert rows == [("all", "web", None, 10, 100, 5, 7, 0.07)]
+
+
+def test_whether_packs_are_here(tmp_path: Path) -> None:
+    made, path = manifest(Policy(name="natural")), tmp_path / "m" / "mix.json"
+    assert not packs_are_here(made, path)
+    (tmp_path / "m" / "p").mkdir(parents=True)
+    (tmp_path / "m" / "p" / "pack.json").write_text("{}")
+    assert packs_are_here(made, path)
+
+
+def test_recipes(console: Console) -> None:
+    print_recipes(console)
+    text = "\n".join(lines(console))
+    assert "gpt3: Brown et al., arXiv 2005.14165" in text and "llama: Touvron et al., arXiv 2302.13971" in text
+    assert ["stackexchange", "2", "1.03", "stackexchange,", "stack_exchange,", "qa"] in [
+        line.split() for line in lines(console)
+    ]

@@ -1,0 +1,179 @@
+"""The commands of mixtures, `dataeng mix …`: a part of the command line, as thin as the rest of it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    from dataeng.formats.mixture import MixtureManifest
+
+DEFAULT_COMMAND = "build"
+HELP_OPTIONS = ("-h", "--help")
+
+
+class _BuildsByDefault(TyperGroup):
+    """`dataeng mix RUN …` is `dataeng mix build RUN …`."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        if not args or (args[0] not in self.commands and args[0] not in HELP_OPTIONS):
+            args = [DEFAULT_COMMAND, *args]
+        return super().parse_args(ctx, args)
+
+
+mix_app = typer.Typer(
+    cls=_BuildsByDefault,
+    help="Build a mixture manifest from packs (`dataeng mix RUN…`), look at it, hand it over, or fit its "
+    "weights to proxy runs. A run folder that is called like a command is written ./NAME.",
+    context_settings={"help_option_names": list(HELP_OPTIONS)},
+)
+
+Output = Annotated[Path, typer.Option("--output", "-o", help="The manifest to write.")]
+Tokens = Annotated[str | None, typer.Option(help="Token budget, e.g. 500k or 2B. Without: the tokens there are.")]
+Format = Annotated[str, typer.Option("--format", help="table, csv or json (one object a line).")]
+MaxEpochs = Annotated[
+    list[str] | None,
+    typer.Option(help="Never repeat a domain (or any) more often than this.", metavar="[DOMAIN=]N"),
+]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite a manifest that holds learned weights.")]
+Folders = Annotated[list[Path], typer.Argument(help="Run folders (all their packs) or pack folders.", metavar="RUN…")]
+Manifest = Annotated[Path, typer.Argument(help="A mixture manifest, e.g. manifests/mix.json.", metavar="MANIFEST")]
+
+
+@mix_app.command(DEFAULT_COMMAND)
+def mix_build(
+    folders: Folders,
+    output: Output = Path("manifests/mix.json"),
+    temperature: Annotated[
+        float | None, typer.Option(help="Weights ∝ tokens^(1/T): 1 is natural, larger is flatter, inf is uniform.")
+    ] = None,
+    alpha: Annotated[float | None, typer.Option(help="The same as an exponent: weights ∝ tokens^A.")] = None,
+    unimax: Annotated[
+        float | None, typer.Option(help="UniMax: uniform, but no domain beyond N epochs of --tokens.", metavar="N")
+    ] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option("--weight", help="Give weights instead, domain by domain.", metavar="DOMAIN=W"),
+    ] = None,
+    weights_file: Annotated[
+        Path | None, typer.Option("--weights", help="Give weights in a file: CSV, JSON or YAML.", metavar="FILE")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="A published table: gpt3 or llama (`dataeng mix recipes` shows them).")
+    ] = None,
+    mapping: Annotated[
+        list[str] | None, typer.Option("--map", help="Which part of the recipe a domain is.", metavar="DOMAIN=PART")
+    ] = None,
+    schedule: Annotated[
+        Path | None, typer.Option(help="Stages over training progress, in YAML or JSON.", metavar="FILE")
+    ] = None,
+    max_epochs: MaxEpochs = None,
+    orders: Annotated[
+        list[str] | None,
+        typer.Option("--order", help="Read a domain in the order of a column.", metavar="DOMAIN=COLUMN[:desc]"),
+    ] = None,
+    fixed: Annotated[
+        list[str] | None, typer.Option(help="Losses never move this domain's weight.", metavar="DOMAIN")
+    ] = None,
+    packing: Annotated[
+        str, typer.Option(help="How documents become rows: concatenate, best-fit or aligned.")
+    ] = "concatenate",
+    tokens: Tokens = None,
+    pin: Annotated[bool, typer.Option(help="Name the packs' SHA-256, so that no others fit.")] = True,
+    force: Force = False,
+    output_format: Format = "table",
+) -> None:
+    """Build a mixture manifest from packs, and print weights, tokens and epochs per domain, language and stage."""
+    from dataeng.formats.mixture import save_mixture
+    from dataeng.mixture.build import build_mixture, load_pack_tokens
+    from dataeng.report import mixture_files, mixture_options
+    from dataeng.report.plain import check_format
+
+    check_format(output_format)
+    mixture_options.refuse_to_lose_history(output, force)
+    packs, run_dir = mixture_options.pack_folders(folders)
+    num_tokens = load_pack_tokens(packs)
+    budget = mixture_options.parse_tokens(tokens) if tokens else None
+    choice = mixture_options.choose(
+        num_tokens,
+        budget,
+        temperature=temperature,
+        alpha=alpha,
+        unimax=unimax,
+        weights=mixture_options.parse_weights(weights) if weights else None,
+        weights_file=(weights_file, mixture_files.read_weights(weights_file)) if weights_file else None,
+        recipe=recipe,
+        mapping=mixture_options.parse_mapping(mapping or []),
+        schedule=(schedule, mixture_files.read_schedule(schedule)) if schedule else None,
+    )
+    manifest = build_mixture(
+        packs,
+        output,
+        policy=choice.policy,
+        weights=choice.weights,
+        schedule=choice.schedule,
+        max_epochs=mixture_options.parse_epoch_caps(max_epochs or [], list(num_tokens)),
+        orders=mixture_options.parse_orders(orders or []),
+        fixed=fixed or [],
+        packing=mixture_options.parse_packing(packing),
+        run=run_dir,
+        pinned=pin,
+    )
+    budget = sum(num_tokens.values()) if budget is None else budget
+    _show(manifest, output, budget, output_format)  # refuses caps that do not allow the budget
+    save_mixture(output, manifest)
+    if output_format == "table":
+        sys.stdout.write(f"\nWrote {output}.\n")
+
+
+@mix_app.command("show")
+def mix_show(path: Manifest, tokens: Tokens = None, output_format: Format = "table") -> None:
+    """Print what a budget of tokens will contain under a manifest, by domain, language and stage."""
+    from dataeng.formats.mixture import load_mixture
+    from dataeng.report.mixture_options import parse_tokens
+    from dataeng.report.plain import check_format
+
+    check_format(output_format)
+    manifest = load_mixture(path)
+    budget = parse_tokens(tokens) if tokens else sum(domain.num_tokens for domain in manifest.domains.values())
+    _show(manifest, path, budget, output_format)
+
+
+def _show(manifest: MixtureManifest, path: Path, budget: int, output_format: str) -> None:
+    from dataeng.report.mixture import packs_are_here, preview_columns, print_mixture, print_preview
+    from dataeng.report.mixture_preview import preview
+    from dataeng.report.plain import write_plain
+    from dataeng.report.terminal import console
+
+    here = packs_are_here(manifest, path)
+    rows = preview(manifest, path, budget) if here or output_format != "table" else []
+    if output_format != "table":
+        write_plain(sys.stdout, *preview_columns(rows), output_format)
+        return
+    out = console()
+    print_mixture(out, manifest, budget)
+    if here:
+        print_preview(out, rows, budget)
+    else:
+        out.print("\nthe packs are not where the manifest says, so languages are not known.", highlight=False)
+
+
+@mix_app.command("recipes")
+def mix_recipes() -> None:
+    """Print the published tables that --recipe knows, with their sources."""
+    from dataeng.report.mixture import print_recipes
+    from dataeng.report.terminal import console
+
+    print_recipes(console())
+
+
+@mix_app.command("schema")
+def mix_schema() -> None:
+    """Print the JSON Schema of mixture manifests."""
+    from dataeng.formats.mixture import json_schema
+
+    sys.stdout.write(json_schema())
