@@ -323,7 +323,6 @@ def merge_kernel(
             sizes,
         )
         place_words(num_events, events, words, neighbours, touched, num_touched)
-    print(num_pairs, num_positions, sizes[1], keys.shape[0])
     return merges[:num_merges], data[: offsets[num_tokens]], offsets[: num_tokens + 1]
 
 
