@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -36,7 +37,7 @@ def train_tokenizer(
     output_format: Annotated[str, typer.Option("--format", help="table, csv or json (one object a line).")] = "table",
 ) -> None:
     """Train a tokenizer on documents, and compare it with others, language by language."""
-    from dataeng.cli import check_format, write_plain
+    from dataeng.report.plain import check_format, write_plain
     from dataeng.report.terminal import console
     from dataeng.report.tokenizer_report import print_report
     from dataeng.report.train_tokenizer import parse_size, train_and_measure
@@ -60,4 +61,4 @@ def train_tokenizer(
         print_report(console(), trained.report)
         console().print(trained.summary, highlight=False, soft_wrap=True)
     else:
-        write_plain(trained.report.columns, trained.report.rows(), output_format)
+        write_plain(sys.stdout, trained.report.columns, trained.report.rows(), output_format)

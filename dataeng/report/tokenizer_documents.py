@@ -12,7 +12,12 @@ from dataeng.errors import InputError, nearest
 from dataeng.formats.atomic import read_json
 
 BATCH_ROWS = 1000
-SCHEMA: dict[str, pl.DataType] = {"id": pl.String(), "text": pl.String(), "domain": pl.String(), "language": pl.String()}
+SCHEMA: dict[str, pl.DataType] = {
+    "id": pl.String(),
+    "text": pl.String(),
+    "domain": pl.String(),
+    "language": pl.String(),
+}
 LANGUAGE_COLUMNS = ("language", "lang")
 
 

@@ -67,9 +67,7 @@ def train_and_measure(
     loaded = _named([load_reference(path) for path in references])
     corpus, probe = _samples(inputs, stage, report_bytes)
     sizes = tokenizer_sample.group_bytes([corpus])
-    limits = tokenizer_sample.budgets(
-        sizes, stage.sample_bytes, stage.domain_temperature, stage.language_temperature
-    )
+    limits = tokenizer_sample.budgets(sizes, stage.sample_bytes, stage.domain_temperature, stage.language_temperature)
     content = train_tokenizer(tokenizer_sample.sample([corpus], limits), stage.recipe())
 
     from tokenizers import Tokenizer
