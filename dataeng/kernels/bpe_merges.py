@@ -195,7 +195,7 @@ def write_token(
     left: int, right: int, num_tokens: int, data: NDArray[np.uint8], offsets: NDArray[np.int64], skip: int
 ) -> int:
     """Writes the text of two tokens, the second without its first ``skip`` bytes, behind the last; returns its end."""
-    at = offsets[num_tokens]
+    at = signed(offsets[num_tokens])
     for k in range(offsets[left], offsets[left + 1]):
         data[at] = data[k]
         at += 1

@@ -16,7 +16,7 @@ from dataeng.kernels.text import signed
 
 @inlined
 def comes_first(count: int, key: np.uint64, other_count: int, other_key: np.uint64) -> bool:
-    return count > other_count or (count == other_count and key < other_key)
+    return bool(count > other_count or (count == other_count and key < other_key))
 
 
 @inlined

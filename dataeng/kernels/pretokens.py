@@ -160,7 +160,7 @@ def same_bytes(left: NDArray[np.uint8], i: int, right: NDArray[np.uint8], j: int
             return False
         i, j, num = i + 8, j + 8, num - 8
     if i + 8 <= left.shape[0] and j + 8 <= right.shape[0]:
-        return (load64(left, i) ^ load64(right, j)) & (MASK >> (EIGHT * np.uint64(8 - num))) == np.uint64(0)
+        return bool((load64(left, i) ^ load64(right, j)) & (MASK >> (EIGHT * np.uint64(8 - num))) == np.uint64(0))
     for k in range(num):
         if left[i + k] != right[j + k]:
             return False

@@ -37,6 +37,21 @@ def numbered(pieces: Pieces) -> Characters:
     return Characters(codes, before[pieces.offsets], pieces.counts)
 
 
+def in_order(pieces: Pieces) -> Pieces:
+    """Returns the same pieces, sorted by their text."""
+    import polars as pl
+    import pyarrow as pa
+
+    from dataeng.kernels.pretokens import Pieces
+    from dataeng.kernels.text import text_buffers
+
+    array = pa.LargeStringArray.from_buffers(pieces.num_pieces, pa.py_buffer(pieces.offsets), pa.py_buffer(pieces.data))
+    texts = pl.Series(array)
+    order = texts.arg_sort()
+    data, offsets = text_buffers(texts.gather(order))
+    return Pieces(data, offsets, pieces.counts[order.to_numpy()])
+
+
 def covered_characters(characters: Characters, coverage: float) -> NDArray[np.uint32]:
     """Returns the fewest code points that make up this share of the text, ascending. The most frequent come first."""
     codes, places = np.unique(characters.codes, return_inverse=True)

@@ -206,7 +206,24 @@ def _wordpiece(pieces: Pieces, recipe: Recipe) -> Any:
 
 
 def _unigram(pieces: Pieces, recipe: Recipe) -> Any:
-    raise NotImplementedError
+    from tokenizers import Tokenizer, decoders, models
+
+    from dataeng.kernels.unigram import train_unigram
+    from dataeng.stages.tokens.covered_characters import covered_characters, covered_words, in_order, numbered
+
+    characters = numbered(in_order(pieces))  # sums of floats depend on the order, which is that of the texts so far
+    alphabet = covered_characters(characters, recipe.character_coverage)
+    reserved = [*recipe.specials, *BYTE_TOKENS]
+    _check_room(recipe, len(reserved), len(alphabet))
+    words = covered_words(characters, alphabet, 0)
+    found, scores = train_unigram(words, len(alphabet), recipe.vocab_size - len(reserved))
+    texts = ["".join(map(chr, alphabet[symbols].tolist())) for symbols in found]
+    unknown = unknown_token(recipe.specials)
+    assert unknown is not None
+    entries = [*((token, 0.0) for token in reserved), *zip(texts, scores.tolist(), strict=True)]
+    tokenizer = Tokenizer(models.Unigram(entries, recipe.specials.index(unknown), byte_fallback=True))
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    return tokenizer
 
 
 def _check_room(recipe: Recipe, num_reserved: int, num_characters: int) -> None:

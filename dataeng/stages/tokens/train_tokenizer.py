@@ -29,7 +29,7 @@ class TrainTokenizer(ExchangeStage):
 
     version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = ("tokenizers",)
-    kernels: ClassVar[tuple[str, ...]] = ("hashing", "pretokens", "bpe_merges")
+    kernels: ClassVar[tuple[str, ...]] = ("hashing", "pretokens", "bpe_merges", "unigram")
     not_emitted: ClassVar[tuple[str, ...]] = (
         "algorithm",
         "vocab_size",
@@ -81,6 +81,9 @@ class TrainTokenizer(ExchangeStage):
             self.digits,
             self.character_coverage,
         )
+
+    def needed_kernels(self) -> tuple[str, ...]:
+        return (*self.kernels[:2], "unigram" if self.algorithm == "unigram" else "bpe_merges")
 
     def columns(self) -> Columns:
         return Columns(reads=("id", "text"))
