@@ -33,6 +33,7 @@ KERNELS = (
     "pretokens",
     "bpe_merges",
     "noising",
+    "unigram",
 )
 
 
