@@ -162,6 +162,33 @@ def _show(manifest: MixtureManifest, path: Path, budget: int, output_format: str
         out.print("\nthe packs are not where the manifest says, so languages are not known.", highlight=False)
 
 
+@mix_app.command("handover")
+def mix_handover(
+    path: Manifest,
+    to: Annotated[str, typer.Option(help="megatron, nanotron, torchtitan or llm-foundry.", metavar="TRAINER")],
+    tokens: Tokens = None,
+    sequence_length: Annotated[int, typer.Option(help="Tokens of a row.", min=1)] = 2048,
+    batch_size: Annotated[int, typer.Option(help="Rows of a step, over all devices.", min=1)] = 512,
+    root: Annotated[
+        Path | None,
+        typer.Option(help="Where `dataeng export` wrote the trainer's format; megatron and torchtitan read packs."),
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write it here, not to the terminal.")] = None,
+) -> None:
+    """Print a mixture as the configuration of another trainer, stages included."""
+    from dataeng.formats.mixture import load_mixture
+    from dataeng.mixture.handover.hand_over import hand_over
+    from dataeng.report.mixture_options import parse_tokens
+
+    manifest = load_mixture(path)
+    budget = parse_tokens(tokens) if tokens else sum(domain.num_tokens for domain in manifest.domains.values())
+    text = hand_over(manifest, path, to, budget, sequence_length, batch_size, root)
+    if output is None:
+        sys.stdout.write(text)
+    else:
+        output.write_text(text)
+
+
 @mix_app.command("recipes")
 def mix_recipes() -> None:
     """Print the published tables that --recipe knows, with their sources."""
