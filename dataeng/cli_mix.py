@@ -10,7 +10,10 @@ import typer
 from typer.core import TyperGroup
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dataeng.formats.mixture import MixtureManifest
+    from dataeng.report.mixture_preview import PreviewRow
 
 DEFAULT_COMMAND = "build"
 HELP_OPTIONS = ("-h", "--help")
@@ -91,6 +94,7 @@ def mix_build(
     from dataeng.formats.mixture import save_mixture
     from dataeng.mixture.build import build_mixture, load_pack_tokens
     from dataeng.report import mixture_files, mixture_options
+    from dataeng.report.mixture_preview import preview
     from dataeng.report.plain import check_format
 
     check_format(output_format)
@@ -124,8 +128,9 @@ def mix_build(
         pinned=pin,
     )
     budget = sum(num_tokens.values()) if budget is None else budget
-    _show(manifest, output, budget, output_format)  # refuses caps that do not allow the budget
+    rows = preview(manifest, output, budget)  # refuses caps that do not allow the budget
     save_mixture(output, manifest)
+    _show(manifest, rows, budget, output_format)
     if output_format == "table":
         sys.stdout.write(f"\nWrote {output}.\n")
 
@@ -134,32 +139,32 @@ def mix_build(
 def mix_show(path: Manifest, tokens: Tokens = None, output_format: Format = "table") -> None:
     """Print what a budget of tokens will contain under a manifest, by domain, language and stage."""
     from dataeng.formats.mixture import load_mixture
+    from dataeng.report.mixture import packs_are_here
     from dataeng.report.mixture_options import parse_tokens
+    from dataeng.report.mixture_preview import preview
     from dataeng.report.plain import check_format
 
     check_format(output_format)
     manifest = load_mixture(path)
     budget = parse_tokens(tokens) if tokens else sum(domain.num_tokens for domain in manifest.domains.values())
-    _show(manifest, path, budget, output_format)
+    far_away = output_format == "table" and not packs_are_here(manifest, path)
+    _show(manifest, [] if far_away else preview(manifest, path, budget), budget, output_format)
+    if far_away:
+        sys.stdout.write("\nthe packs are not where the manifest says, so languages are not known.\n")
 
 
-def _show(manifest: MixtureManifest, path: Path, budget: int, output_format: str) -> None:
-    from dataeng.report.mixture import packs_are_here, preview_columns, print_mixture, print_preview
-    from dataeng.report.mixture_preview import preview
+def _show(manifest: MixtureManifest, rows: Sequence[PreviewRow], budget: int, output_format: str) -> None:
+    from dataeng.report.mixture import preview_columns, print_mixture, print_preview
     from dataeng.report.plain import write_plain
     from dataeng.report.terminal import console
 
-    here = packs_are_here(manifest, path)
-    rows = preview(manifest, path, budget) if here or output_format != "table" else []
     if output_format != "table":
         write_plain(sys.stdout, *preview_columns(rows), output_format)
         return
     out = console()
     print_mixture(out, manifest, budget)
-    if here:
+    if rows:
         print_preview(out, rows, budget)
-    else:
-        out.print("\nthe packs are not where the manifest says, so languages are not known.", highlight=False)
 
 
 @mix_app.command("handover")
