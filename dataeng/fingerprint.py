@@ -78,14 +78,15 @@ def _source_hash(cls: type, uses_kernels: bool) -> str:
     """Returns a hash of the code that decides a stage's output, so that nobody has to think of raising a version.
 
     That is every module in the folder of the stage's: what a stage imports from beside it is as much its own as what
-    is in the same file. Kernels are hashed all together.
+    is in the same file. So is what is in folders below, for stages of ours. Kernels are hashed all together.
     """
     try:
         module = Path(inspect.getfile(cls)).resolve()
     except (OSError, TypeError):
         return "unknown"
     shared = module.parent.name in ("site-packages", "dist-packages")  # a module that is a whole distribution
-    sources = [module] if shared else list(module.parent.glob("*.py"))
+    ours = Path(__file__).parent in module.parents
+    sources = [module] if shared else list(module.parent.glob("**/*.py" if ours else "*.py"))
     if uses_kernels:
         sources += (Path(__file__).parent / "kernels").glob("*.py")
     return _hash_files(tuple(sorted(sources)), tuple(path.stat().st_mtime_ns for path in sorted(sources)))

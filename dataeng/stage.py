@@ -23,10 +23,20 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInf
 from dataeng.document import DETAIL, DOMAIN_PATTERN, REASON
 from dataeng.formats.atomic import AtomicFile
 
+SAMPLE_PREFIX = "sample:"
+"""Paths that start so are relative to the data that come with the package."""
+
+
+def sample_folder() -> Path:
+    """Returns where the data that come with the package are."""
+    return Path(__file__).parent / "sample"
+
 
 def beside_pipeline(path: Path, info: ValidationInfo) -> Path:
-    """Resolves a path in a pipeline file: relative ones start at the file's folder, as input patterns do."""
+    """Resolves a path in a pipeline file, as input patterns are: relative ones start at the file's folder."""
     base = (info.context or {}).get("base")
+    if str(path).startswith(SAMPLE_PREFIX):
+        return sample_folder() / str(path).removeprefix(SAMPLE_PREFIX)
     return path if base is None else base / path.expanduser()
 
 

@@ -2,7 +2,7 @@
 
     checkpoints/step-00000050/
       model.safetensors      weights by name
-      optimizer.safetensors  AdamW's moments, "exp_avg.<weight>" …
+      optimizer.safetensors  the optimizer's moments, "exp_avg.<weight>" …
       rng.safetensors        PyTorch's generators
       state.json             written last: step, identity of the run, sampler, controller, SHA-256 of the above
 
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from dataeng.errors import ConfigError, FormatError
 from dataeng.formats.atomic import AtomicFile, commit_all, fs, read_json, write_json
 from dataeng.formats.atomic import sha256_file as sha256_of
+from trainer.optim import Optimizers
 
 FORMAT = "trainer checkpoint 1"
 STATE_NAME = "state.json"
@@ -42,7 +43,10 @@ class Checkpoint:
 
 
 class CheckpointFolder:
-    """The checkpoints of one run. ``identity`` is what a checkpoint must have been made with to fit."""
+    """The checkpoints of one run. ``identity`` is what a checkpoint must have been made with to fit.
+
+    The last ``keep`` stay, and the one with the smallest ``score`` (a validation loss), if any has one.
+    """
 
     def __init__(self, folder: Path, identity: dict[str, Any], keep: int) -> None:
         self.folder, self.identity, self.keep = folder, identity, keep
@@ -52,7 +56,20 @@ class CheckpointFolder:
         found = (path.parent.name.removeprefix("step-") for path in self.folder.glob(f"step-*/{STATE_NAME}"))
         return sorted(int(name) for name in found if name.isdigit())
 
-    def save(self, step: int, tensors: dict[str, Tensors], state: dict[str, Any]) -> None:
+    def best(self) -> int | None:
+        """Returns the step of the checkpoint with the smallest score; the older of two equal ones."""
+        scores = {step: self._score(step) for step in self.steps()}
+        scored = {step: score for step, score in scores.items() if score is not None}
+        return min(scored, key=lambda step: scored[step]) if scored else None
+
+    def _score(self, step: int) -> float | None:
+        try:
+            score = read_json(self._path(step) / STATE_NAME).get("score")
+        except (OSError, ValueError, AttributeError):
+            return None  # a damaged one; `load` says so when it is asked for
+        return score if isinstance(score, float) else None
+
+    def save(self, step: int, tensors: dict[str, Tensors], state: dict[str, Any], score: float | None = None) -> None:
         """Writes a checkpoint and then removes the oldest beyond ``keep``."""
         folder = self._path(step)
         self._remove(folder)
@@ -67,10 +84,13 @@ class CheckpointFolder:
             raise
         listed = {f.target.name: {"size_bytes": f.size_bytes, "sha256": f.sha256} for f in files.values()}
         write_json(
-            folder / STATE_NAME, {"format": FORMAT, "step": step, "identity": self.identity, "files": listed, **state}
+            folder / STATE_NAME,
+            {"format": FORMAT, "step": step, "identity": self.identity, "score": score, "files": listed, **state},
         )
+        best = self.best()
         for old in self.steps()[: -self.keep]:
-            self._remove(self._path(old))
+            if old != best:
+                self._remove(self._path(old))
 
     def load(self, step: int | None = None) -> Checkpoint | None:
         """Reads the checkpoint of ``step``, or the newest; None when there is none at all.
@@ -147,31 +167,36 @@ class CheckpointFolder:
             shutil.rmtree(folder)
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
-    """Returns the optimizer's state as tensors named ``<moment>.<weight>``; the optimizer must know weights' names."""
-    state = optimizer.state_dict()
-    names = [name for group in state["param_groups"] for name in group["param_names"]]
-    indexes = [index for group in state["param_groups"] for index in group["params"]]
-    return {
-        f"{moment}.{name}": value
-        for name, index in zip(names, indexes, strict=True)
-        for moment, value in state["state"].get(index, {}).items()
-    }
+def optimizer_tensors(optimizers: Optimizers) -> Tensors:
+    """Returns the optimizers' state as tensors named ``<moment>.<weight>``."""
+    tensors: Tensors = {}
+    for part in optimizers.parts:
+        state = part.state_dict()
+        for name, index in _indexes(state).items():
+            tensors.update({f"{moment}.{name}": value for moment, value in state["state"].get(index, {}).items()})
+    return tensors
 
 
-def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
+def load_optimizer_tensors(optimizers: Optimizers, tensors: Tensors) -> None:
     """Restores `optimizer_tensors`; learning rate and other settings stay as configured."""
-    state = optimizer.state_dict()
-    names = [name for group in state["param_groups"] for name in group["param_names"]]
-    indexes = [index for group in state["param_groups"] for index in group["params"]]
-    index_of = dict(zip(names, indexes, strict=True))
-    moments: dict[int, Tensors] = {}
+    moments: dict[str, Tensors] = {}
     for key, value in tensors.items():
         moment, _, name = key.partition(".")
-        if name not in index_of:
-            raise FormatError(f"the checkpoint's optimizer has '{key}', which is no weight of this model.")
-        moments.setdefault(index_of[name], {})[moment] = value
-    optimizer.load_state_dict({**state, "state": moments})
+        moments.setdefault(name, {})[moment] = value
+    for part in optimizers.parts:
+        state = part.state_dict()
+        known = {index: moments.pop(name) for name, index in _indexes(state).items() if name in moments}
+        part.load_state_dict({**state, "state": known})
+    for name, left in moments.items():
+        raise FormatError(
+            f"the checkpoint's optimizer has '{next(iter(left))}.{name}', which is no weight of this model."
+        )
+
+
+def _indexes(state: dict[str, Any]) -> dict[str, int]:
+    """Returns each weight's number in an optimizer's state_dict; the optimizer was built with the weights' names."""
+    groups = state["param_groups"]
+    return {n: i for group in groups for n, i in zip(group["param_names"], group["params"], strict=True)}
 
 
 def load_model_tensors(model: nn.Module, tensors: Tensors) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 from rich.console import Console
@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from dataeng.errors import ConfigError, DataengError
-from trainer.config import PRESETS, Options, TrainConfig, derive_config
+from dataeng.formats.reweighting import Method
+from trainer.config import PRESETS, Decay, OptimizerName, Options, Schedule, TrainConfig, derive_config
 
 if TYPE_CHECKING:
     from trainer.loop import TrainingReport
@@ -34,11 +35,22 @@ def train(
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate. Default: the preset's.")] = None,
     seed: Annotated[int, typer.Option(help="Decides initial weights and the order of rows.")] = 0,
     reweighting: Annotated[
-        str | None, typer.Option(help="Override the manifest's method: none or sow-identity.")
+        str | None, typer.Option(help=f"Override the manifest's method: {', '.join(get_args(Method))}.")
     ] = None,
     normalization: Annotated[
         str, typer.Option(help="Weights over planned shares (unbiased) or over the batch's own counts: planned, batch.")
     ] = "planned",
+    optimizer: Annotated[str, typer.Option(help=f"{', '.join(get_args(OptimizerName))}.")] = "adamw",
+    weight_decay: Annotated[float, typer.Option(help="Of matrices, decoupled.")] = 0.1,
+    schedule: Annotated[str, typer.Option(help=f"Learning rate: {', '.join(get_args(Schedule))}.")] = "wsd",
+    decay: Annotated[str, typer.Option(help=f"Shape of wsd's decay: {', '.join(get_args(Decay))}.")] = "linear",
+    final_factor: Annotated[float, typer.Option(help="What the decay ends at, as a part of the peak.")] = 0.0,
+    warmup_steps: Annotated[int | None, typer.Option(help="Default: a twentieth of the run.")] = None,
+    decay_steps: Annotated[int | None, typer.Option(help="Of wsd. Default: the last quarter of the run.")] = None,
+    batch_ramp: Annotated[
+        tuple[int, int] | None,
+        typer.Option(help="Start with so many rows a step and grow to the batch size in STEPS.", metavar="ROWS STEPS"),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N. Default: a GPU if there is one.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads. Default: PyTorch's choice.")] = None,
     compile_model: Annotated[bool, typer.Option("--compile/--no-compile", help="Use torch.compile.")] = False,
@@ -67,6 +79,14 @@ def train(
         seed=seed,
         reweighting=reweighting,
         normalization=normalization,
+        optimizer=optimizer,
+        weight_decay=weight_decay,
+        schedule=schedule,
+        decay=decay,
+        final_factor=final_factor,
+        warmup_steps=warmup_steps,
+        decay_steps=decay_steps,
+        batch_ramp=batch_ramp,
         device=device,
         threads=threads,
         compile=compile_model,

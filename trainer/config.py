@@ -11,11 +11,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from dataeng.errors import ConfigError, nearest
-from dataeng.formats.mixture import MixtureManifest, Reweighting
+from pydantic import ValidationError
 
-Method = Literal["none", "sow-identity"]
+from dataeng.errors import ConfigError, nearest
+from dataeng.formats.mixture import MixtureManifest
+from dataeng.formats.reweighting import Method, Reweighting
+
 Normalization = Literal["planned", "batch"]
+OptimizerName = Literal["adamw", "adafactor", "lion", "muon"]
+Schedule = Literal["wsd", "cosine", "linear", "constant"]
+Decay = Literal["linear", "cosine", "1-sqrt", "exponential"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,12 +83,24 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimizerConfig:
-    """AdamW and the shape of its learning rate."""
+class ScheduleConfig:
+    """The learning rate's way (see `trainer.schedule`), and the batch's."""
 
-    learning_rate: float
     warmup_steps: int
     decay_steps: int
+    name: Schedule = "wsd"
+    decay: Decay = "linear"
+    final_factor: float = 0.0
+    ramp_start: int = 1
+    ramp_steps: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """Which optimizer (see `trainer.optim`), and its constants."""
+
+    learning_rate: float
+    name: OptimizerName = "adamw"
     weight_decay: float = 0.1
     beta1: float = 0.9
     beta2: float = 0.95
@@ -123,6 +140,14 @@ class Options:
     checkpoint_every: int | None = None
     keep_checkpoints: int = 2
     verify_packs: bool | None = None
+    optimizer: str = "adamw"
+    weight_decay: float = 0.1
+    schedule: str = "wsd"
+    decay: str = "linear"
+    final_factor: float = 0.0
+    warmup_steps: int | None = None
+    decay_steps: int | None = None
+    batch_ramp: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +160,7 @@ class TrainConfig:
     preset: str
     model: ModelConfig
     optimizer: OptimizerConfig
+    schedule: ScheduleConfig
     loss: LossConfig
     reweighting: Reweighting
     num_steps: int
@@ -195,10 +221,11 @@ def derive_config(options: Options, manifest: MixtureManifest) -> TrainConfig:
         ),
         optimizer=OptimizerConfig(
             learning_rate=learning_rate,
-            warmup_steps=max(1, options.steps // 20),
-            decay_steps=max(1, options.steps // 4),
+            name=_choice("--optimizer", options.optimizer, OptimizerName),
+            weight_decay=options.weight_decay,
         ),
-        loss=LossConfig(normalization=_normalization(options.normalization)),
+        schedule=_schedule(options, batch_size),
+        loss=LossConfig(normalization=_choice("--normalization", options.normalization, Normalization)),
         reweighting=_reweighting(options.reweighting, manifest.reweighting),
         num_steps=options.steps,
         batch_size=batch_size,
@@ -235,20 +262,46 @@ def _check_ranges(
         raise ConfigError("--resume-from and --no-resume contradict each other; give one of them.")
 
 
-def _normalization(value: str) -> Normalization:
-    if value == "planned":
-        return "planned"
-    if value == "batch":
-        return "batch"
-    raise ConfigError(f"--normalization {value} is unknown{nearest(value, get_args(Normalization))}.")
+def _choice(option: str, value: str, choices: Any) -> Any:
+    """Returns ``value`` if it is one of the literal type's; raises `ConfigError` naming the option otherwise."""
+    if value not in get_args(choices):
+        raise ConfigError(f"{option} {value} is unknown{nearest(value, get_args(choices))}.")
+    return value
+
+
+def _schedule(options: Options, batch_size: int) -> ScheduleConfig:
+    """Returns the schedule; a twentieth of the run warms up and the last quarter decays unless asked otherwise."""
+    warmup_steps = max(1, options.steps // 20) if options.warmup_steps is None else options.warmup_steps
+    decay_steps = max(1, options.steps // 4) if options.decay_steps is None else options.decay_steps
+    for name, value in {"--warmup-steps": warmup_steps, "--decay-steps": decay_steps}.items():
+        if value < 1:
+            raise ConfigError(f"{name} is {value}; expected at least 1.")
+    if not 0 <= options.final_factor <= 1:
+        raise ConfigError(f"--final-factor is {options.final_factor:g}; expected a number from 0 to 1.")
+    ramp_start, ramp_steps = options.batch_ramp or (1, 0)
+    if options.batch_ramp is not None and (ramp_steps < 1 or not 1 <= ramp_start <= batch_size):
+        raise ConfigError(
+            f"--batch-ramp {ramp_start} {ramp_steps}: expected a first batch of 1 to {batch_size} rows, and 1 step up."
+        )
+    return ScheduleConfig(
+        name=_choice("--schedule", options.schedule, Schedule),
+        decay=_choice("--decay", options.decay, Decay),
+        final_factor=options.final_factor,
+        warmup_steps=warmup_steps,
+        decay_steps=decay_steps,
+        ramp_start=ramp_start,
+        ramp_steps=ramp_steps,
+    )
 
 
 def _reweighting(value: str | None, manifest: Reweighting) -> Reweighting:
     if value is None:
         return manifest
-    if value not in get_args(Method):
-        raise ConfigError(f"--reweighting {value} is unknown{nearest(value, get_args(Method))}.")
-    return manifest.model_copy(update={"method": value})
+    method = _choice("--reweighting", value, Method)
+    try:
+        return Reweighting.model_validate({**manifest.model_dump(), "method": method})
+    except ValidationError as error:
+        raise ConfigError(f"--reweighting {value}: {error.errors()[0]['msg']}.") from error
 
 
 def default_out(mixture: Path, manifest: MixtureManifest) -> Path:
@@ -278,6 +331,7 @@ def identity(config: TrainConfig, manifest: MixtureManifest, pack_hashes: dict[s
     for prefix, section in (
         ("model", asdict(config.model)),
         ("optimizer", asdict(config.optimizer)),
+        ("schedule", asdict(config.schedule)),
         ("loss", asdict(config.loss)),
         ("reweighting", config.reweighting.model_dump()),
     ):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +17,7 @@ import numpy.typing as npt
 from dataeng.errors import ConfigError, FormatError
 from dataeng.formats.atomic import sha256_file
 from dataeng.formats.mixture import Domain, MixtureManifest
-from dataeng.formats.pack import MANIFEST_NAME, Pack
+from dataeng.formats.pack import MANIFEST_NAME, Pack, Tokens
 from dataeng.mixture.policies import capped_shares
 
 Ints = npt.NDArray[np.int64]
@@ -33,8 +32,8 @@ class DomainTokens:
     def __init__(self, name: str, packs: list[Pack]) -> None:
         self.name = name
         shards = [shard for pack in packs for shard in pack.shards if len(shard.tokens)]
-        self.pieces: list[npt.NDArray[Any]] = [shard.tokens for shard in shards]
-        self.paths = [shard.folder / shard.shard.files["bin"].name for shard in shards]
+        self.pieces: list[Tokens] = [shard.tokens for shard in shards]
+        self.paths = [shard.path for shard in shards]
         self.starts = np.concatenate([[0], np.cumsum([len(piece) for piece in self.pieces], dtype=np.int64)])
         self.num_tokens = int(self.starts[-1])
 
@@ -85,7 +84,7 @@ class MixtureRows:
         }
 
     def verify(self, always: bool | None = None) -> None:
-        """Compares the SHA-256 of every ``.bin`` and ``.idx`` with ``pack.json``; raises `FormatError` naming the file.
+        """Compares the SHA-256 of the files that are read with ``pack.json``; raises `FormatError` naming the file.
 
         ``always`` None verifies only when all of them together are below `VERIFIED_BYTES`.
         """
@@ -95,7 +94,7 @@ class MixtureRows:
             for pack in packs
             for shard in pack.shards
             for kind, file in shard.shard.files.items()
-            if kind in ("bin", "idx")
+            if kind in ("bin", "idx", "mask") or (kind == "parquet" and "bin" not in shard.shard.files)
         ]
         total = sum(file.size_bytes for _, file in files)
         if not (total < VERIFIED_BYTES if always is None else always):

@@ -35,10 +35,10 @@ from trainer.learned import save_learned_mixture
 from trainer.loss import domain_sums, loss_multipliers, token_losses, weighted_loss
 from trainer.model import Decoder
 from trainer.monitor import DomainRecord, DomainSummary, MetricsWriter, StepRecord
-from trainer.optim import build_optimizer, set_learning_rate
+from trainer.optim import build_optimizer
 from trainer.progress import Watcher
 from trainer.sampler import MixtureSampler
-from trainer.schedule import warmup_stable_decay
+from trainer.schedule import batch_size_at, is_decaying, learning_rate_factor, total_rows
 from trainer.session import StopRequest, held
 
 
@@ -106,7 +106,7 @@ class _Run:
         self.rows = MixtureRows(manifest, config.mixture, config.sequence_length)
         self.rows.verify(config.verify_packs)
         weights = [domain.weight for domain in manifest.domains.values()]
-        shares = self.rows.planned_shares(weights, config.num_steps * config.batch_size)
+        shares = self.rows.planned_shares(weights, total_rows(config.num_steps, config.batch_size, config.schedule))
         rows = self.rows
         self.sampler = MixtureSampler(rows.names, rows.num_rows, rows.max_rows, shares, config.seed)
         self.controller = Controller(config.reweighting, torch.tensor(shares, dtype=torch.float64).numpy())
@@ -127,7 +127,7 @@ class _Run:
     def train_step(self, step: int) -> StepRecord:
         """Runs one optimizer step and returns what was measured, losses taken before the update."""
         config, started = self.config, time.monotonic()
-        domains_b, rows_b = self.sampler.take(config.batch_size)
+        domains_b, rows_b = self.sampler.take(batch_size_at(step, config.batch_size, config.schedule))
         tokens_bt = to_device(torch.from_numpy(self.rows.batch(domains_b, rows_b)), self.device)
         domains_n = to_device(torch.from_numpy(domains_b), self.device).repeat_interleave(config.sequence_length)
         with autocast(self.device):
@@ -136,7 +136,10 @@ class _Run:
                 hidden_btd.flatten(0, 1), self.model.output_weight, tokens_bt[:, 1:].flatten(), config.loss.chunk_tokens
             )
         loss_sums, token_counts = domain_sums(losses_n, domains_n, len(self.rows.names))
-        weights = self.controller.update(loss_sums, token_counts)
+        decaying = is_decaying(step, config.num_steps, config.schedule)
+        weights = self.controller.update(
+            loss_sums, token_counts, frozen=decaying and config.reweighting.freeze_in_decay
+        )
         multipliers = loss_multipliers(
             weights,
             self.controller.shares,
@@ -145,13 +148,12 @@ class _Run:
             config.loss.max_multiplier if config.reweighting.method != "none" else math.inf,
         )
         loss = weighted_loss(losses_n, domains_n, multipliers)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.optimizer.max_gradient_norm)
-        learning_rate = config.optimizer.learning_rate * warmup_stable_decay(
-            step, config.num_steps, config.optimizer.warmup_steps, config.optimizer.decay_steps
-        )
-        set_learning_rate(self.optimizer, learning_rate)
+        factor = learning_rate_factor(step, config.num_steps, config.schedule)
+        learning_rate = config.optimizer.learning_rate * factor
+        self.optimizer.set_learning_rate(learning_rate)
         gradient_norm = float(norm)
         self._check_finite(step, loss_sums.tolist(), gradient_norm)
         self.optimizer.step()

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from dataeng.errors import FormatError
 from dataeng.formats.atomic import sha256_file, write_json
 from dataeng.formats.pack import MANIFEST_NAME
+from dataeng.formats.reweighting import Reweighting
 
 
 class _Strict(BaseModel):
@@ -67,22 +68,6 @@ class Policy(_Strict):
     max_epochs: float | None = Field(default=None, gt=0, description="UniMax: the epochs that no domain exceeds")
     token_budget: int | None = Field(default=None, gt=0, description="The budget that the weights were made for")
     note: str = ""
-
-
-class Reweighting(_Strict):
-    """How the trainer turns per-domain losses into weights on them.
-
-    The recipe of Sow et al. (arXiv 2502.06733), per domain: losses are scaled into [-1, 1] by their smallest and
-    largest, ``softmax(h / r)`` gives the weights (detached), and the weighted domain losses are summed.
-    """
-
-    method: Literal["none", "sow-identity"] = "sow-identity"
-    r: float = Field(default=1.0, gt=0, description="Softmax temperature; larger is flatter")
-    floor: float = Field(default=1e-6, gt=0, description="Smallest range (nats) that losses are scaled by")
-    ema: float = Field(
-        default=0.0, ge=0, lt=1, description="Share of the old value in the averaged loss; 0 is same-step"
-    )
-    warmup_steps: int = Field(default=0, ge=0, description="Steps with equal treatment before weights apply")
 
 
 class LearnedWeights(_Strict):

@@ -3,62 +3,40 @@
 A pack is a folder with shards and, written last, ``pack.json``::
 
     packs/web/
-      00000.bin           tokens, little-endian, headerless; every document ends with EOS
-      00000.idx           Megatron index: see `idx_bytes`
+      00000.bin           tokens, little-endian, headerless; see the manifest for what ends a document
+      00000.idx           Megatron index: see `megatron_index`
       00000.docs.parquet  row i: document i's id, url, source, language, tokens …
-      00000.parquet       (optional) the same rows with a `tokens` list column
+      00000.parquet       (optional) the same rows with a `tokens` list column, and a `mask` one where there is a mask
       00000.mask          (optional) one byte a token of .bin: 1 where it counts as a label, 0 where it only is context
       pack.json           tokenizer, dtype, counts and SHA-256 of everything above
 
-Megatron's reader takes `NAME` as a path prefix, so peers read the shards as they are. Layout of ``.idx`` after
-Megatron-LM, ``megatron/core/datasets/indexed_dataset.py``.
+Megatron's reader takes `NAME` as a path prefix, so peers read the shards as they are. A pack in Parquet alone is read
+through the same `Pack` and `PackShard`. Where documents were taken out later (`pack_removal`), shards have new names,
+``00000.r1.bin`` …: a shard's name is always the part of its files' names before the kind.
 """
 
 from __future__ import annotations
 
 import json
-import struct
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dataeng.errors import FormatError
-from dataeng.formats.atomic import sha256_file, write_json
+from dataeng.formats.atomic import write_json
+from dataeng.formats.megatron_index import idx_bytes, read_idx, token_dtype
+from dataeng.formats.parquet_tokens import GroupCache, ParquetTokens, document_offsets, open_parquet
 
-MAGIC = b"MMIDIDX\x00\x00"
-DTYPE_CODES: dict[str, int] = {"uint16": 8, "int32": 4}
-LARGEST_UINT16_VOCABULARY = 65_500  # Megatron's own rule for choosing the 2-byte type
+__all__ = ["Pack", "PackManifest", "PackShard", "Shard", "ShardFile", "idx_bytes", "read_idx", "token_dtype"]
+
 MANIFEST_NAME = "pack.json"
-PACK_FORMAT_VERSION = 1
+FILE_NAME = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$"
 
-
-def token_dtype(vocab_size: int) -> Literal["uint16", "int32"]:
-    """Returns the narrowest Megatron dtype that holds every token id of a vocabulary."""
-    return "uint16" if vocab_size < LARGEST_UINT16_VOCABULARY else "int32"
-
-
-def idx_bytes(lengths: npt.NDArray[np.int32], dtype: str) -> bytes:
-    """Returns a Megatron ``.idx`` file for documents of the given lengths (in tokens).
-
-    Layout, little-endian: 9-byte magic, u64 version = 1, u8 dtype code, u64 number of sequences S, u64 length of
-    the document index D = S + 1, i32[S] lengths, i64[S] byte offsets into ``.bin``, i64[D] document starts.
-    """
-    num = len(lengths)
-    itemsize = np.dtype(dtype).itemsize
-    pointers = np.zeros(num, np.int64)
-    np.cumsum(lengths[:-1], dtype=np.int64, out=pointers[1:])
-    return b"".join(
-        [
-            MAGIC,
-            struct.pack("<QBQQ", 1, DTYPE_CODES[dtype], num, num + 1),
-            lengths.astype("<i4").tobytes(),
-            (pointers * itemsize).astype("<i8").tobytes(),
-            np.arange(num + 1, dtype="<i8").tobytes(),
-        ]
-    )
+Tokens: TypeAlias = "npt.NDArray[Any] | ParquetTokens"
+"""A flat sequence of tokens (or of a mask): a memory map, or row groups that are decoded where they are read."""
 
 
 class ShardFile(BaseModel):
@@ -66,7 +44,7 @@ class ShardFile(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str
+    name: str = Field(pattern=FILE_NAME, description="In the pack's own folder: files are removed by this name")
     size_bytes: int = Field(ge=0)
     sha256: str
 
@@ -76,7 +54,7 @@ class Shard(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str
+    name: str = Field(pattern=FILE_NAME)
     num_documents: int = Field(ge=0)
     num_tokens: int = Field(ge=0)
     files: dict[str, ShardFile]
@@ -91,41 +69,65 @@ class PackManifest(BaseModel):
     domain: str
     dtype: Literal["uint16", "int32"]
     tokenizer_sha256: str
-    tokenizer: str = Field(description="Path of tokenizer.json, relative to this file's folder")
+    tokenizer: str = Field(description="Path of tokenizer.json (or .model), relative to this file's folder")
     vocab_size: int = Field(gt=0)
     eos_id: int = Field(ge=0)
+    eos: Literal["append", "none"] = Field(default="append", description="none: documents end without EOS")
+    bos_id: int | None = Field(default=None, ge=0, description="The token that begins every document, if one does")
+    objective: dict[str, Any] | None = Field(default=None, description="What was made of the documents' text")
     num_documents: int = Field(ge=0)
     num_tokens: int = Field(ge=0)
     text_bytes: int = Field(ge=0)
     shards: list[Shard]
+    revision: int = Field(default=0, ge=0, description="How often documents were taken out of the finished pack")
+    removed: ShardFile | None = Field(default=None, description="Parquet: the documents that were taken out, no text")
 
 
 class PackShard:
-    """Read access to one shard, by memory map. Tokens come as ``uint16`` or ``int32`` arrays, without copying."""
+    """Read access to one shard.
 
-    def __init__(self, folder: Path, shard: Shard, dtype: str) -> None:
-        self.folder, self.shard, self.name = folder, shard, shard.name
-        if not {"idx", "bin"} <= shard.files.keys():
-            raise FormatError(
-                f"{folder / shard.name} has no .bin and .idx (only {', '.join(sorted(shard.files))}); "
-                "write it again with 'megatron' among write_packs.formats."
-            )
-        idx_path, bin_path = (folder / shard.files[kind].name for kind in ("idx", "bin"))
-        self.lengths, self.offsets = read_idx(idx_path, dtype)  # int32[documents], int64[documents + 1] in tokens
-        expected = int(self.offsets[-1]) * np.dtype(dtype).itemsize
-        found = _size(bin_path)
-        if found != expected:
-            raise FormatError(
-                f"{bin_path} has {found} bytes; its index describes {expected}. Restore or rebuild the pack."
-            )
-        self.tokens: npt.NDArray[Any] = (
-            np.memmap(bin_path, dtype=np.dtype(dtype).newbyteorder("<"), mode="r") if expected else np.zeros(0, dtype)
-        )
-        self.mask = self._open_mask()  # uint8[tokens], 1 where a token is trained on; None: everywhere
+    ``tokens`` is flat: from ``.bin`` a memory map of ``uint16`` or ``int32``, from Parquet alone a `ParquetTokens`,
+    which is sliced in the same way. ``lengths`` is int32[documents], ``offsets`` int64[documents + 1], both in tokens.
+    ``mask`` is None where every token is trained on, else uint8[tokens], 1 where one is.
+    """
 
-    def _open_mask(self) -> npt.NDArray[np.uint8] | None:
+    def __init__(self, folder: Path, shard: Shard, dtype: str, cache: GroupCache | None = None) -> None:
+        self.folder, self.shard, self.name, self.dtype = folder, shard, shard.name, dtype
+        self._cache = cache or GroupCache()
+        self.tokens: Tokens
+        if {"idx", "bin"} <= shard.files.keys():
+            self.path = folder / shard.files["bin"].name
+            self.lengths, self.offsets = read_idx(folder / shard.files["idx"].name, dtype)
+            self.tokens = self._map_tokens()
+        elif "parquet" in shard.files:
+            self.path = folder / shard.files["parquet"].name
+            self.lengths, self.offsets = document_offsets(self.path)
+            self.tokens = ParquetTokens(self.path, self.offsets, dtype, self._cache)
+        else:
+            raise FormatError(
+                f"{folder / shard.name} has neither .bin and .idx nor .parquet (only "
+                f"{', '.join(sorted(shard.files)) or 'nothing'}); write it again with write_packs.formats."
+            )
+        self.mask = self._open_mask()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For other processes: they open the files themselves; a memory map would be sent with all its tokens."""
+        return PackShard, (self.folder, self.shard, self.dtype)
+
+    def _map_tokens(self) -> npt.NDArray[Any]:
+        dtype = np.dtype(self.dtype).newbyteorder("<")
+        expected = int(self.offsets[-1]) * dtype.itemsize
+        if (found := _size(self.path)) != expected:
+            raise FormatError(
+                f"{self.path} has {found} bytes; its index describes {expected}. Restore or rebuild the pack."
+            )
+        return np.memmap(self.path, dtype, mode="r") if expected else np.zeros(0, dtype)
+
+    def _open_mask(self) -> Tokens | None:
         if "mask" not in self.shard.files:
-            return None
+            if not isinstance(self.tokens, ParquetTokens) or "mask" not in open_parquet(self.path).schema_arrow.names:
+                return None
+            return ParquetTokens(self.path, self.offsets, "uint8", self._cache, column="mask")
         path, expected = self.folder / self.shard.files["mask"].name, len(self.tokens)
         if (found := _size(path)) != expected:
             raise FormatError(
@@ -135,16 +137,31 @@ class PackShard:
 
     def document(self, index: int) -> npt.NDArray[Any]:
         """Returns the tokens of one document, EOS included."""
-        return self.tokens[self.offsets[index] : self.offsets[index + 1]]
+        return self.tokens[int(self.offsets[index]) : int(self.offsets[index + 1])]
+
+
+class Place(NamedTuple):
+    """Where a token of a pack is."""
+
+    shard: int
+    """Index into `Pack.shards`."""
+    document: int
+    """Index of the document in the shard, and of its row in ``docs.parquet``."""
+    position: int
+    """Index of the token in the document."""
 
 
 class Pack:
-    """A pack opened for reading: the manifest and its shards. Sizes are checked; `verify_pack` checks content."""
+    """A pack opened for reading: the manifest and its shards. Sizes are checked; `verify_pack` checks content.
+
+    All shards' tokens, one shard after the other, are the pack's tokens; shard i begins at ``starts[i]``.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.manifest = load_manifest(folder)
-        self.shards = [PackShard(folder, shard, self.manifest.dtype) for shard in self.manifest.shards]
+        cache = GroupCache()
+        self.shards = [PackShard(folder, shard, self.manifest.dtype, cache) for shard in self.manifest.shards]
         for shard in self.shards:
             counts = (len(shard.lengths), int(shard.offsets[-1]))
             if counts != (shard.shard.num_documents, shard.shard.num_tokens):
@@ -152,6 +169,16 @@ class Pack:
                     f"{folder / shard.name}: index holds {counts[0]} documents and {counts[1]} tokens, "
                     f"{MANIFEST_NAME} says {shard.shard.num_documents} and {shard.shard.num_tokens}."
                 )
+        self.starts = np.concatenate([[0], np.cumsum([len(shard.tokens) for shard in self.shards], dtype=np.int64)])
+
+    def locate(self, offset: int) -> Place:
+        """Returns the place of token number ``offset`` of the pack; raises `FormatError` where there is none."""
+        if not 0 <= offset < int(self.starts[-1]):
+            raise FormatError(f"token {offset:,} is not in {self.folder}, which has {int(self.starts[-1]):,} tokens.")
+        number = int(np.searchsorted(self.starts, offset, side="right")) - 1
+        within, shard = offset - int(self.starts[number]), self.shards[number]
+        document = int(np.searchsorted(shard.offsets, within, side="right")) - 1
+        return Place(number, document, within - int(shard.offsets[document]))
 
 
 def _size(path: Path) -> int:
@@ -181,67 +208,3 @@ def _first_problem(error: ValidationError) -> str:
 def write_manifest(folder: Path, manifest: PackManifest) -> str:
     """Writes ``pack.json`` atomically and returns its SHA-256."""
     return write_json(folder / MANIFEST_NAME, json.loads(manifest.model_dump_json()))
-
-
-def read_idx(path: Path, dtype: str | None = None) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
-    """Reads a Megatron ``.idx``: lengths int32[S] and token offsets int64[S + 1].
-
-    Every bound is checked; a truncated or foreign file raises `FormatError`.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise FormatError(f"cannot read {path}: {error.strerror}. The pack is incomplete.") from error
-    if len(data) < 34 or data[:9] != MAGIC:
-        raise FormatError(f"{path} is not a Megatron index: it starts with {data[:9]!r}, expected {MAGIC!r}.")
-    version, code, num, num_documents = struct.unpack_from("<QBQQ", data, 9)
-    names = {code: name for name, code in DTYPE_CODES.items()}
-    if version != 1 or code not in names or (dtype is not None and names[code] != dtype):
-        raise FormatError(
-            f"{path}: version {version}, dtype code {code}; expected version 1 and dtype {dtype or names}."
-        )
-    if len(data) != 34 + 12 * num + 8 * num_documents:
-        raise FormatError(f"{path} has {len(data)} bytes; {num} documents need {34 + 12 * num + 8 * num_documents}.")
-    lengths = np.frombuffer(data, "<i4", num, 34).astype(np.int32)
-    pointers = np.frombuffer(data, "<i8", num, 34 + 4 * num)
-    offsets = np.zeros(num + 1, np.int64)
-    np.cumsum(lengths, dtype=np.int64, out=offsets[1:])
-    if (lengths < 0).any() or not np.array_equal(pointers, offsets[:-1] * np.dtype(names[code]).itemsize):
-        raise FormatError(f"{path}: document offsets do not follow from document lengths; the index is damaged.")
-    if not np.array_equal(np.frombuffer(data, "<i8", num_documents, 34 + 12 * num), np.arange(num + 1)):
-        raise FormatError(f"{path}: its documents are not one sequence each, as they are in a pack.")
-    return lengths, offsets
-
-
-def verify_pack(folder: Path) -> list[str]:
-    """Checks every file of a pack against its manifest, and every token id against the vocabulary.
-
-    Returns a list of problems, empty when the pack is whole.
-    """
-    manifest = load_manifest(folder)
-    problems = []
-    for shard in manifest.shards:
-        for file in shard.files.values():
-            path = folder / file.name
-            if not path.exists():
-                problems.append(f"{path} is missing")
-            elif path.stat().st_size != file.size_bytes:
-                problems.append(f"{path} has {path.stat().st_size} bytes, expected {file.size_bytes}")
-            elif sha256_file(path) != file.sha256:
-                problems.append(f"{path} was altered: its SHA-256 is not the manifest's")
-    if problems or not all({"bin", "idx"} <= shard.files.keys() for shard in manifest.shards):
-        return problems  # a pack in Parquet alone has no more to check
-    for total in ("num_documents", "num_tokens"):
-        found = sum(getattr(shard, total) for shard in manifest.shards)
-        if found != getattr(manifest, total):
-            problems.append(f"{folder / MANIFEST_NAME}: {total} is {getattr(manifest, total)}, its shards have {found}")
-    for opened in Pack(folder).shards:
-        if len(opened.tokens):
-            smallest, largest = int(opened.tokens.min()), int(opened.tokens.max())
-            if smallest < 0 or largest >= manifest.vocab_size:
-                wrong = f"{smallest} < 0" if smallest < 0 else f"{largest} ≥ vocabulary {manifest.vocab_size}"
-                problems.append(f"{folder / opened.name}: token id {wrong}")
-        ends = opened.offsets[1:] - 1
-        if (opened.lengths == 0).any() or not (opened.tokens[ends] == manifest.eos_id).all():
-            problems.append(f"{folder / opened.name}: a document does not end with EOS ({manifest.eos_id})")
-    return problems

@@ -30,6 +30,8 @@ KERNELS = (
     "sequences",
     "substrings",
     "cutting",
+    "pretokens",
+    "bpe_merges",
 )
 
 

@@ -12,11 +12,11 @@ from dataeng.formats.mixture import (
     MixtureManifest,
     Order,
     Policy,
-    Reweighting,
     pack_hashes,
     relative_to_manifest,
 )
 from dataeng.formats.pack import MANIFEST_NAME, PackManifest, load_manifest
+from dataeng.formats.reweighting import Reweighting
 from dataeng.mixture.curriculum import check_order
 from dataeng.mixture.weighting import WantedStage, caps_by_name, mean_weights, policy_weights, schedule_stages
 

@@ -1,81 +1,211 @@
-"""From per-domain losses to weights on them: the controller behind ``reweighting`` in the mixture manifest.
+"""The controller: from the summed losses of every step to the weights that hold in it.
 
-``sow-identity`` is the recipe of Sow et al. (arXiv 2502.06733) with domains in place of samples and f = identity:
-with L the domains' losses in nats per token,
+    update(loss sums, token counts) → averages → signal → method → floors, caps, trust region → weights
 
-    h_i = (2 L_i - max L - min L) / max(max L - min L, floor)        in [-1, 1]
-    w   = softmax(h / r)
-
-The largest weight is e^(2/r) times the smallest whatever the losses are: r sets the spread, the losses the order.
-The controller sees plain sums, so it can be replayed from recorded metrics; the trainer treats w as constants.
+The controller sees plain sums, so that it can be replayed from recorded metrics (`replay`); the trainer treats the
+weights as constants. Weights equal to the shares mean that every token counts the same.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from dataeng.errors import FormatError
-from dataeng.formats.mixture import Reweighting
+from dataeng.errors import ConfigError, FormatError
+from dataeng.formats.reweighting import Reweighting
+from dataeng.mixture.methods import METHODS, Evidence, softmax
+from dataeng.mixture.policies import capped_shares
 
 Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 
-
-def scale_losses(losses: Floats, floor: float) -> Floats:
-    """Returns h in [-1, 1]: the smallest loss maps to -1, the largest to 1. Equal losses map to 0."""
-    low, high = float(losses.min()), float(losses.max())
-    return np.asarray((2 * losses - high - low) / max(high - low, floor))
-
-
-def softmax(values: Floats) -> Floats:
-    """Returns exp(values) / Σ exp(values), without overflow."""
-    powers = np.exp(values - values.max())
-    return np.asarray(powers / powers.sum())
+SMALLEST = 1e-30  # of a weight whose logarithm is taken
 
 
 class Controller:
     """Averages per-domain losses over steps and turns them into weights on the domains' losses.
 
-    ``shares`` are the planned sampling shares q. They are the weights wherever the losses have no say: method
-    ``none``, the warm-up steps, and domains that have not been seen yet (which keep their share while the seen ones
-    divide the rest). Weights equal to the shares mean that every token counts the same.
+    ``shares`` are the planned sampling shares q, the prior. They are the weights wherever losses have no say: method
+    ``none``, the warm-up steps, domains that are not ``reweighted`` and those that have not been seen yet (which keep
+    their share while the others divide the rest). When a stage of the schedule begins, assign its shares to `shares`.
+
+    Args:
+      reweighting: method and constants.
+      shares: float64 [K], summing to 1.
+      names: of the domains; needed with ``reweighting.reference``.
+      reweighted: bool [K]; False where losses never move the weight. Default: True everywhere.
+      bytes_per_token: float64 [K]; needed for the signal ``bits-per-byte``.
     """
 
-    def __init__(self, reweighting: Reweighting, shares: Floats) -> None:
+    def __init__(
+        self,
+        reweighting: Reweighting,
+        shares: Floats,
+        *,
+        names: Sequence[str] | None = None,
+        reweighted: Bools | None = None,
+        bytes_per_token: Floats | None = None,
+    ) -> None:
+        num_domains = len(shares)
         self.reweighting = reweighting
         self.shares = np.asarray(shares, np.float64)
-        self.loss_sums = np.zeros(len(shares))  # nats, averaged over steps with `ema`
-        self.token_counts = np.zeros(len(shares))  # likewise
-        self.num_steps = 0
-        self.weight_sums = np.zeros(len(shares))  # over the steps in which losses had their say
+        self.reweighted = np.ones(num_domains, bool) if reweighted is None else np.asarray(reweighted, bool)
+        self.reference = _reference(reweighting.reference, names, self.reweighted)
+        if reweighting.signal == "bits-per-byte" and bytes_per_token is None:
+            raise ConfigError("signal bits-per-byte needs the bytes per token of every domain.")
+        if reweighting.smallest * num_domains >= 1:
+            raise ConfigError(
+                f"smallest is {reweighting.smallest:g}: {num_domains} domains with at least that much are 1 or more."
+            )
+        if reweighting.largest * num_domains < 1:
+            raise ConfigError(
+                f"largest is {reweighting.largest:g}: {num_domains} domains with at most that much are below 1."
+            )
+        self.bytes_per_token = np.ones(num_domains) if bytes_per_token is None else bytes_per_token
+        self.method = None if reweighting.method == "none" else METHODS[reweighting.method](reweighting, num_domains)
+        self.loss_sums = np.zeros(num_domains)  # nats, averaged over steps with `ema`
+        self.token_counts = np.zeros(num_domains)  # likewise
+        self.square_sums = np.zeros(num_domains)  # likewise, of squared token losses
+        self.new_tokens = np.zeros(num_domains)  # since the last update of the weights
+        self.ages = np.zeros(num_domains, np.int64)  # steps since a domain was seen
+        self.start_losses = np.full(num_domains, np.nan)  # what signal `relative` divides by
+        self.num_steps = self.num_updates = 0
+        self.current: Floats | None = None  # the last update's weights: 0 where losses had no say, the others sum to 1
+        self.weighted = np.zeros(num_domains, bool)  # where they had
+        self.weight_sums = np.zeros(num_domains)  # over the steps in which losses had their say
         self.num_weighted_steps = 0
 
-    def update(self, loss_sums: Floats, token_counts: Floats) -> Floats:
-        """Takes one step's summed loss and token count per domain; returns the weights to apply in this step.
+    @property
+    def weights(self) -> Floats:
+        """The weights that hold now: those of the last step, or the shares before the first."""
+        weights = self.shares.copy()
+        if self.current is None:
+            return weights
+        here = self.weighted & (self.shares > 0)  # a stage may not draw all domains
+        if here.any():
+            weights[here] = self.shares[here].sum() * self.current[here] / max(self.current[here].sum(), 1e-300)
+        return weights
 
-        A domain without tokens in this step keeps what is known of it.
+    def update(
+        self, loss_sums: Floats, token_counts: Floats, square_sums: Floats | None = None, frozen: bool = False
+    ) -> Floats:
+        """Takes one step's sums per domain; returns the weights to apply, which sum to 1.
+
+        Args:
+          loss_sums: float64 [K], summed cross-entropy in nats.
+          token_counts: float64 [K]. A domain without tokens keeps what is known of it.
+          square_sums: float64 [K], summed squares of the tokens' losses; needed for standard errors only.
+          frozen: the losses are taken in, the weights stay (``freeze_in_decay`` is the caller's to ask for).
         """
-        ema = self.reweighting.ema
-        seen = token_counts > 0
-        self.loss_sums[seen] = ema * self.loss_sums[seen] + loss_sums[seen]
-        self.token_counts[seen] = ema * self.token_counts[seen] + token_counts[seen]
-        self.num_steps += 1
-        if self.reweighting.method == "none" or self.num_steps <= self.reweighting.warmup_steps:
+        self._take_in(loss_sums, token_counts, square_sums)
+        warm = self.num_steps > self.reweighting.warmup_steps
+        if self.method is None or not warm:
             return self.shares.copy()
-        weights = self._weights()
+        due = (self.num_steps - self.reweighting.warmup_steps - 1) % self.reweighting.interval == 0
+        if not frozen and (due or self.current is None):
+            self._update_weights()
+        weights = self.weights
         self.weight_sums += weights
         self.num_weighted_steps += 1
         return weights
 
-    def _weights(self) -> Floats:
-        known = self.token_counts > 0
-        weights = self.shares.copy()
-        if known.any():
-            losses = self.loss_sums[known] / self.token_counts[known]
-            scaled = scale_losses(losses, self.reweighting.floor)
-            weights[known] = self.shares[known].sum() * softmax(scaled / self.reweighting.r)
+    def _take_in(self, loss_sums: Floats, token_counts: Floats, square_sums: Floats | None) -> None:
+        ema, seen = self.reweighting.ema, token_counts > 0
+        for total, new in (
+            (self.loss_sums, loss_sums),
+            (self.token_counts, token_counts),
+            (self.square_sums, np.zeros(len(seen)) if square_sums is None else square_sums),
+        ):
+            total[seen] = ema * total[seen] + new[seen]
+        self.new_tokens += token_counts
+        self.ages = np.where(seen, 0, self.ages + 1)
+        self.num_steps += 1
+        # The start is what a domain's loss was when the warm-up ended, or when it was first seen after that.
+        unset = np.isnan(self.start_losses) | (self.num_steps <= self.reweighting.warmup_steps)
+        self.start_losses = np.where(unset & (self.token_counts > 0), self.mean_losses(), self.start_losses)
+
+    def mean_losses(self) -> Floats:
+        """Returns the averaged losses, nats per token, float64 [K]; NaN for domains that were never seen."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(self.loss_sums / self.token_counts)
+
+    def standard_errors(self) -> Floats:
+        """Returns the standard errors of `mean_losses`, from the tokens' variance; NaN where nothing is known.
+
+        Tokens of one document are alike, so that these are lower bounds.
+        """
+        with np.errstate(invalid="ignore", divide="ignore"):
+            variances = self.square_sums / self.token_counts - self.mean_losses() ** 2
+            return np.asarray(np.sqrt(np.maximum(variances, 0) / self.token_counts))
+
+    def _update_weights(self) -> None:
+        """Asks the method for weights over the domains that are drawn, reweighted and known."""
+        reweighting, known = self.reweighting, self.reweighted & (self.token_counts > 0) & (self.shares > 0)
+        if not known.any() or self.method is None:
+            return
+        self.num_updates += 1
+        prior = np.where(known, self.shares, 0.0) / self.shares[known].sum()
+        new = self.new_tokens * known
+        weights = self.method.weights(
+            Evidence(
+                known=known,
+                signal=np.where(known, self._signal(), 0.0),
+                losses=np.where(known, self.mean_losses(), 0.0),
+                prior=prior,
+                seen=new > 0,
+                token_shares=new / max(new.sum(), 1.0),
+                update=self.num_updates,
+                r=self._r(),
+                floor=max(reweighting.floor, self._noise(known)),
+            )
+        )
+        self.new_tokens = np.zeros(len(known))
+        self.current, self.weighted = self._bounded(weights, prior, known), known
+
+    def _signal(self) -> Floats:
+        losses = self.mean_losses()
+        if self.reweighting.method in ("doremi", "sheared"):
+            return np.asarray(losses - self.reference)
+        return np.asarray(
+            {
+                "raw": losses,
+                "excess": losses - self.reference,
+                "relative": losses / self.start_losses,
+                "bits-per-byte": losses / math.log(2) / self.bytes_per_token,
+            }[self.reweighting.signal]
+        )
+
+    def _noise(self, known: Bools) -> float:
+        return self.reweighting.noise_floor * float(np.nan_to_num(self.standard_errors()[known]).max())
+
+    def _r(self) -> float:
+        """Returns the softmax temperature of this step."""
+        reweighting = self.reweighting
+        if reweighting.r_start is None:
+            return reweighting.r
+        done = (self.num_steps - reweighting.warmup_steps - 1) / max(reweighting.anneal_steps, 1)
+        return float(reweighting.r_start * (reweighting.r / reweighting.r_start) ** min(1.0, done))
+
+    def _bounded(self, weights: Floats, prior: Floats, known: Bools) -> Floats:
+        """Applies stale domains, trust region, floor and cap, in this order; the sum stays 1."""
+        reweighting = self.reweighting
+        if reweighting.stale_steps is not None:
+            trust = 0.5 ** (self.ages / reweighting.stale_steps)
+            weights = trust * weights + (1 - trust) * prior
+            weights = np.where(known, weights, 0.0) / weights[known].sum()
+        if reweighting.trust_region is not None:
+            before = prior if self.current is None else np.where(self.weighted, self.current, prior)
+            before = np.where(known, before, 0.0) / before[known].sum()
+            weights = _towards(before, weights, known, reweighting.trust_region)
+        count = int(known.sum())
+        if reweighting.smallest:
+            weights = np.where(known, (1 - count * reweighting.smallest) * weights + reweighting.smallest, 0.0)
+        if reweighting.largest < 1 and reweighting.largest * count > 1:
+            weights = capped_shares(weights, np.where(known, reweighting.largest, 0.0), 1.0)
         return weights
 
     def learned_weights(self) -> Floats:
@@ -87,16 +217,77 @@ class Controller:
         return {
             "loss_sums": self.loss_sums.tolist(),
             "token_counts": self.token_counts.tolist(),
+            "square_sums": self.square_sums.tolist(),
+            "new_tokens": self.new_tokens.tolist(),
+            "ages": self.ages.tolist(),
+            "start_losses": [None if math.isnan(loss) else loss for loss in self.start_losses.tolist()],
+            "shares": self.shares.tolist(),
+            "current": None if self.current is None else self.current.tolist(),
+            "weighted": self.weighted.tolist(),
             "num_steps": self.num_steps,
+            "num_updates": self.num_updates,
             "weight_sums": self.weight_sums.tolist(),
             "num_weighted_steps": self.num_weighted_steps,
+            "method": None if self.method is None else self.method.state(),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Restores `state`; raises `FormatError` when it is of another number of domains."""
-        for name in ("loss_sums", "token_counts", "weight_sums"):
+        for name in ("loss_sums", "token_counts", "square_sums", "new_tokens", "shares", "weight_sums"):
             values = np.array(state[name], np.float64)
             if len(values) != len(self.shares):
                 raise FormatError(f"controller state has {len(values)} domains, expected {len(self.shares)}.")
             setattr(self, name, values)
-        self.num_steps, self.num_weighted_steps = int(state["num_steps"]), int(state["num_weighted_steps"])
+        self.ages = np.array(state["ages"], np.int64)
+        self.start_losses = np.array([math.nan if loss is None else loss for loss in state["start_losses"]])
+        self.current = None if state["current"] is None else np.array(state["current"], np.float64)
+        self.weighted = np.array(state["weighted"], bool)
+        for name in ("num_steps", "num_updates", "num_weighted_steps"):
+            setattr(self, name, int(state[name]))
+        if self.method is not None:
+            self.method.load_state(state["method"])
+
+
+def replay(controller: Controller, loss_sums: Floats, token_counts: Floats) -> Floats:
+    """Returns the weights, float64 [steps, K], that ``controller`` gives for recorded sums [steps, K], step by step."""
+    return np.array([controller.update(*step) for step in zip(loss_sums, token_counts, strict=True)])
+
+
+def _towards(before: Floats, target: Floats, known: Bools, largest_change: float) -> Floats:
+    """Returns the weights furthest from ``before`` on the geometric path to ``target`` within the trust region.
+
+    No weight's logarithm changes by more than ``largest_change``; all are normalized over ``known``.
+    """
+    start = np.log(np.maximum(before[known], SMALLEST))
+    step = np.log(np.maximum(target[known], SMALLEST)) - start
+
+    def at(t: float) -> Floats:
+        return np.asarray(softmax(start + t * step))
+
+    def change(t: float) -> float:
+        return float(np.abs(np.log(np.maximum(at(t), SMALLEST)) - start).max())
+
+    low, high = 0.0, 1.0
+    if change(1.0) > largest_change:
+        for _ in range(50):
+            middle = (low + high) / 2
+            low, high = (middle, high) if change(middle) <= largest_change else (low, middle)
+    else:
+        low = 1.0
+    weights = np.zeros(len(known))
+    weights[known] = at(low)
+    return weights
+
+
+def _reference(reference: Mapping[str, float] | None, names: Sequence[str] | None, reweighted: Bools) -> Floats:
+    """Returns the reference losses in the order of the domains; NaN for domains that are not reweighted."""
+    values = np.full(len(reweighted), np.nan)
+    if reference is None:
+        return values
+    if names is None:
+        raise ConfigError("reference losses are given by domain; the controller needs the domains' names.")
+    for i, name in enumerate(names):
+        if reweighted[i] and name not in reference:
+            raise ConfigError(f"no reference loss for domain '{name}' (there are: {', '.join(sorted(reference))}).")
+        values[i] = reference.get(name, math.nan)
+    return values

@@ -21,7 +21,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from dataeng.config import load_pipeline
 from dataeng.engine.executor import Pool
 from dataeng.engine.runner import run_plan
-from dataeng.formats.pack import verify_pack
+from dataeng.formats.pack_verification import verify_pack
 from dataeng.plan import make_plan
 from tests.engine.conftest import Listener
 

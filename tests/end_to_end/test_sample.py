@@ -12,7 +12,8 @@ import polars as pl
 import pytest
 
 from dataeng.formats.mixture import load_mixture
-from dataeng.formats.pack import Pack, verify_pack
+from dataeng.formats.pack import Pack
+from dataeng.formats.pack_verification import verify_pack
 
 from .runs import ROOT, assert_same, dataeng, kill_when, results
 

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataeng.errors import FormatError
-from dataeng.formats.mixture import Reweighting
-from dataeng.mixture.reweighting import Controller, scale_losses
+from dataeng.formats.reweighting import Reweighting
+from dataeng.mixture.methods import scale_losses
+from dataeng.mixture.reweighting import Controller
 
 THIRDS = np.full(3, 1 / 3)
 

@@ -11,7 +11,7 @@ from dataeng.presets import load_preset, override_parameters, preset_names
 PROMISED = {
     "gopher@paper", "gopher@datatrove", "gopher_repetition@paper", "gopher_repetition@datatrove", "c4@t5",
     "c4@datatrove", "c4@fineweb", "fineweb@paper", "fineweb@code", "fineweb2@code", "dclm", "refinedweb", "ccnet",
-    "ccnet@head", "ccnet@middle",
+    "ccnet@head", "ccnet@middle", "starcoder",
 }  # fmt: skip
 
 

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from dataeng.formats.atomic import sha256_file
-from dataeng.formats.mixture import Domain, MixtureManifest, Policy, Reweighting, load_mixture, save_mixture
+from dataeng.formats.mixture import Domain, MixtureManifest, Policy, load_mixture, save_mixture
 from dataeng.formats.pack import PackManifest, Shard, ShardFile, idx_bytes, write_manifest
+from dataeng.formats.reweighting import Reweighting
 from trainer.config import Options, TrainConfig, derive_config
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before PyTorch is loaded

@@ -59,6 +59,17 @@ def test_the_last_are_kept_and_the_newest_is_loaded(tmp_path: Path) -> None:
         folder.load(30)
 
 
+def test_the_best_stays_beyond_the_last(tmp_path: Path) -> None:
+    folder = folder_in(tmp_path)
+    for step, score in ((10, 3.0), (20, 2.5), (30, None), (40, 2.75), (50, 2.5)):
+        folder.save(step, TENSORS, {}, score)
+    assert folder.steps() == [20, 40, 50] and folder.best() == 20
+    folder.save(60, TENSORS, {}, 2.0)
+    assert folder.steps() == [50, 60] and folder.best() == 60
+    newest = folder.load()
+    assert newest is not None and newest.state["score"] == 2.0
+
+
 def damage_truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
 
@@ -138,7 +149,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path: Path, monkeypatc
 def trained_model(num_steps: int) -> tuple[Decoder, torch.optim.Optimizer]:
     model = Decoder(CONFIG)
     model.initialize(0)
-    optimizer = build_optimizer(model, OptimizerConfig(learning_rate=0.01, warmup_steps=1, decay_steps=1))
+    optimizer = build_optimizer(model, OptimizerConfig(learning_rate=0.01))
     train_model(model, optimizer, range(num_steps))
     return model, optimizer
 

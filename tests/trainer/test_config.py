@@ -21,7 +21,7 @@ def test_none_means_the_presets_value_or_a_derived_one(mixture: Path) -> None:
     preset = PRESETS["tiny"]
     assert (config.batch_size, config.sequence_length) == (preset.batch_size, preset.sequence_length)
     assert config.optimizer.learning_rate == preset.learning_rate
-    assert (config.optimizer.warmup_steps, config.optimizer.decay_steps, config.checkpoint_every) == (5, 25, 25)
+    assert (config.schedule.warmup_steps, config.schedule.decay_steps, config.checkpoint_every) == (5, 25, 25)
     assert (config.model.vocab_size, config.model.max_positions) == (257, preset.sequence_length)
     assert config.tokens_per_step == preset.batch_size * preset.sequence_length
     assert config.save_mixture == config.out / "mix.json"

@@ -9,12 +9,8 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import dataeng
 from dataeng.errors import InputError
-from dataeng.stage import InputFile
-
-SAMPLE_PREFIX = "sample:"
-"""Patterns that start so are relative to the data that come with the package."""
+from dataeng.stage import SAMPLE_PREFIX, InputFile, sample_folder
 
 _EXAMPLES = "A pattern names files, such as 'crawl/*.warc.gz' or 'data/**/*.jsonl'"
 
@@ -58,7 +54,7 @@ def find_input_files(patterns: Iterable[str], base: Path) -> list[InputFile]:
 def _split_pattern(pattern: str, base: Path) -> tuple[Path, tuple[str, ...]]:
     """Returns the folder before the first wildcard, resolved, and the parts of the rest of the pattern."""
     if pattern.startswith(SAMPLE_PREFIX):
-        folder, path = Path(dataeng.__file__).parent / "sample", Path(pattern.removeprefix(SAMPLE_PREFIX))
+        folder, path = sample_folder(), Path(pattern.removeprefix(SAMPLE_PREFIX))
     else:
         folder, path = base, Path(pattern)
     if path.parts in ((), (path.anchor,)) or "\0" in pattern:

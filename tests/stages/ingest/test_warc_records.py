@@ -220,8 +220,7 @@ def test_gzip_bomb_needs_little_memory(tmp_path: Path) -> None:
         (b"filedesc://x.arc 0.0.0.0 20080101000000 text/plain 1\n", "ARC file"),
         (gzip.compress(b"filedesc://x.arc 0.0.0.0 20080101000000 text/plain 1\n"), "ARC file"),
     ],
-    ids=["nothing", "HTML", "HTML in gzip", "empty gzip", "gzip magic", "gzip of zeros", "all bytes", "version", "ARC"]
-    + ["ARC in gzip"],
+    ids=["nothing", "HTML", "HTML.gz", "empty.gz", "gzip magic", "gzip of 0", "all bytes", "version", "ARC", "ARC.gz"],
 )
 def test_not_warc(tmp_path: Path, data: bytes, what: str) -> None:
     (found,) = read(tmp_path, data)

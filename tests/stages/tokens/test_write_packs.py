@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
@@ -12,11 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from dataeng.engine.outputs import TaskOutputs
 from dataeng.errors import ConfigError, FormatError
-from dataeng.formats.pack import Pack, load_manifest, verify_pack
+from dataeng.formats.pack import Pack, load_manifest
+from dataeng.formats.pack_verification import verify_pack
+from dataeng.stages.tokens.encoded import Encoded
+from dataeng.stages.tokens.encoders import Ids
+from dataeng.stages.tokens.objectives.objective import Objective
+from dataeng.stages.tokens.pack_tokenizer import PackTokenizer, load_tokenizer
+from dataeng.stages.tokens.pack_writer import with_ends
 from dataeng.stages.tokens.train_tokenizer import TOKENIZER_FILE, TrainTokenizer
 from dataeng.stages.tokens.write_packs import WritePacks
 from tests.stages.exchange import run_exchange
@@ -140,7 +146,8 @@ def test_how_documents_come_in_batches_changes_no_token(tmp_path: Path, trained:
 def test_every_text_can_be_read_back(trained: Path, tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
     stage = WritePacks(tokenizer=trained)
     stage.setup({})
-    tokens, lengths = stage.encode(texts)
+    encoded = stage.encode(frame([("web", text) for text in texts]))
+    tokens, lengths = encoded.tokens, encoded.lengths
     tokenizer = Tokenizer.from_file(str(trained))
     stops = np.cumsum(lengths)
     documents = [tokens[stop - length : stop].tolist() for stop, length in zip(stops, lengths, strict=True)]
@@ -198,8 +205,8 @@ def test_formats_can_be_chosen(tmp_path: Path, trained: Path) -> None:
             f"{part}{suffix}" for part in ("00000", "00002") for suffix in (".docs.parquet", *suffixes)
         }
         assert verify_pack(folder / "packs" / "web") == []
-    with pytest.raises(FormatError, match=r"has no \.bin and \.idx \(only docs, parquet\).*megatron"):
-        Pack(tmp_path / "parquet" / "packs" / "web")
+    binary, parquet = (Pack(folder / "packs/web").shards for folder in (tmp_path / "megatron", tmp_path / "parquet"))
+    assert [shard.tokens[:].tolist() for shard in binary] == [shard.tokens[:].tolist() for shard in parquet]
     with pytest.raises(ValidationError):
         WritePacks(formats=())
 
@@ -275,3 +282,132 @@ def test_published_tokenizers_work(tmp_path: Path, test_data: Path) -> None:
         assert document[-1] == tokenizer.token_to_id(eos) and document.count(document[-1]) == 1
         tokenizer.encode_special_tokens = True
         assert document[:-1] == tokenizer.encode(text, add_special_tokens=False).ids
+
+
+def test_bos_and_no_eos(tmp_path: Path, trained: Path) -> None:
+    plain = Tokenizer.from_file(str(trained))
+    ids = {text: plain.encode(text).ids for _, text in PARTS[0][0] + PARTS[0][1]}
+    for eos, bos in (("append", "<|pad|>"), ("none", None), ("none", "<|pad|>")):
+        folder = tmp_path / f"{eos}{bos is None}"
+        stage = WritePacks.model_validate({"tokenizer": trained, "eos": eos, "bos_token": bos})
+        write(stage, folder, PARTS[:1])
+        pack = Pack(folder / "packs" / "web")
+        assert (pack.manifest.eos, pack.manifest.eos_id, pack.manifest.bos_id) == (eos, 0, 1 if bos else None)
+        for index, text in enumerate(("the quick fox", "", "dog")):
+            expected = [1] * (bos is not None) + ids[text] + [0] * (eos == "append")
+            assert pack.shards[0].document(index).tolist() == expected
+        assert verify_pack(pack.folder) == []
+    with pytest.raises(ConfigError, match=r"has no token '<s>'; set write_packs\.bos_token"):
+        WritePacks(tokenizer=trained, bos_token="<s>").setup({})
+
+
+class AnswersOnly(Objective):
+    """Trains on nothing but every second token, as an objective with masks would."""
+
+    kind: str = "answers_only"
+    masks: ClassVar[bool] = True
+
+    def columns(self) -> tuple[str, ...]:
+        return ("url",)
+
+    def encode(self, rows: pl.DataFrame, tokenizer: PackTokenizer) -> Encoded:
+        encoded = tokenizer.encode(rows.select(pl.col("url") + pl.col("text")).to_series())
+        return Encoded(encoded.tokens, encoded.lengths, np.resize(np.array([1, 0], np.uint8), len(encoded.tokens)))
+
+
+def test_an_objective_sees_other_columns_and_its_masks_are_written(tmp_path: Path, trained: Path) -> None:
+    stage = WritePacks.model_construct(
+        **{**WritePacks(tokenizer=trained, bos_token="<|pad|>").__dict__, "objective": AnswersOnly()}
+    )
+    assert stage.columns().reads == ("id", "text", "domain", "url")
+    write(stage, tmp_path, PARTS)
+    plain = Tokenizer.from_file(str(trained))
+    pack = Pack(tmp_path / "packs" / "web")
+    assert pack.manifest.objective == {"kind": "answers_only"} and verify_pack(pack.folder) == []
+    shard = pack.shards[0]
+    assert shard.mask is not None
+    encoded = [plain.encode("https://example.org/" + text).ids for text in ("the quick fox", "", "dog")]
+    for index, ids in enumerate(encoded):
+        assert shard.document(index).tolist() == [1, *ids, 0]
+        mask = shard.mask[shard.offsets[index] : shard.offsets[index + 1]]
+        assert (mask[0], mask[-1]) == (0, 1)
+    # What an objective says of its own tokens is kept: here a pattern that goes on through a batch.
+    inner = [shard.mask[a + 1 : b - 1] for a, b in zip(shard.offsets[:2], shard.offsets[1:3], strict=True)]
+    assert np.concatenate(inner).tolist() == [1 - i % 2 for i in range(sum(map(len, encoded[:2])))]
+    table = pl.read_parquet(pack.folder / "00000.parquet")
+    assert table.get_column("mask").explode().to_list() == shard.mask.tolist()
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(2, 9), max_size=4), max_size=5),
+    st.sampled_from([None, 0]),
+    st.sampled_from([None, 1]),
+    st.booleans(),
+)
+def test_ends_are_put_around_every_document(
+    documents: list[list[int]], bos_id: int | None, eos_id: int | None, masked: bool
+) -> None:
+    flat = np.array([token for tokens in documents for token in tokens], np.uint16)
+    lengths = np.array([len(tokens) for tokens in documents], np.int32)
+    mask = (flat % 2).astype(np.uint8) if masked else None
+    found = with_ends(Encoded(flat, lengths, mask), bos_id, eos_id)
+    first, last = ([] if token is None else [token] for token in (bos_id, eos_id))
+    assert found.tokens.tolist() == [token for tokens in documents for token in first + tokens + last]
+    assert found.tokens.dtype == np.uint16 and found.lengths.dtype == np.int32
+    assert found.lengths.tolist() == [len(tokens) + len(first) + len(last) for tokens in documents]
+    if masked:
+        assert found.mask is not None
+        expected = [[0] * len(first) + [t % 2 for t in tokens] + [1] * len(last) for tokens in documents]
+        assert found.mask.tolist() == [bit for row in expected for bit in row]
+
+
+def test_an_id_above_the_vocabulary_is_an_error_that_names_both(trained: Path) -> None:
+    tokenizer = load_tokenizer(trained)
+
+    class Faulty:
+        name = "faulty"
+
+        def encode(self, texts: pl.Series) -> Ids:
+            return Ids(np.array([5, 70_000], np.uint32), np.array([2], np.int64))
+
+    tokenizer.encoder = Faulty()
+    message = r"faulty returned the token id 70000 for the tokenizer .*tokenizer\.json, whose ids end at 292"
+    with pytest.raises(FormatError, match=message):
+        tokenizer.encode(pl.Series(["x"]))
+
+
+def unigram_tokenizer(path: Path) -> Path:
+    """A Unigram model whose special tokens are pieces, as in those converted from SentencePiece."""
+    letters = [(letter, -3.0) for letter in "▁abcs</>[]"]
+    model = models.Unigram([("<unk>", 0.0), ("<s>", 0.0), ("</s>", 0.0), *letters, ("ab", -2.0)], 0, False)
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
+    tokenizer.save(str(path))
+    return path
+
+
+def test_a_special_token_that_a_model_finds_by_itself_is_spelled_out(tmp_path: Path) -> None:
+    path = unigram_tokenizer(tmp_path / "tokenizer.json")
+    plain = Tokenizer.from_file(str(path))
+    plain.encode_special_tokens = True
+    assert 1 in plain.encode("a<s>b").ids, "otherwise there is nothing to repair"
+    texts = ["a<s>b", "ab", "</s>", "", "c</s><s> <s>", "</s"]
+    tokenizer = load_tokenizer(path)
+    encoded = tokenizer.encode(pl.Series(texts))
+    assert not {1, 2} & set(encoded.tokens.tolist())
+    stops = np.cumsum(encoded.lengths)
+    documents = [encoded.tokens[b - n : b].tolist() for b, n in zip(stops, encoded.lengths, strict=True)]
+    assert [plain.decode(ids, skip_special_tokens=False) for ids in documents] == texts
+    assert documents[1] == plain.encode("ab").ids
+
+
+def test_a_special_token_without_another_spelling_is_refused(tmp_path: Path) -> None:
+    tokenizer = Tokenizer(models.WordLevel({"a": 0, EOS: 1}))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.add_special_tokens([EOS])
+    tokenizer.save(str(tmp_path / "words.json"))
+    with pytest.raises(FormatError, match=r"contains '<\|endoftext\|>', which the tokenizer .* cannot write"):
+        load_tokenizer(tmp_path / "words.json").encode(pl.Series(["a", f"a {EOS} a"]))

@@ -1,0 +1,166 @@
+"""Writing the shards of packs: tokens, index, documents, masks."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dataeng.document import DOMAIN_PATTERN
+from dataeng.errors import FormatError
+from dataeng.formats.atomic import AtomicFile
+from dataeng.formats.pack import Shard, ShardFile, idx_bytes
+from dataeng.stage import OutputFiles
+from dataeng.stages.tokens.encoded import Encoded
+from dataeng.stages.tokens.objectives.objective import Objective
+from dataeng.stages.tokens.pack_tokenizer import PackTokenizer
+
+DOCUMENT_COLUMNS = ("id", "url", "host", "source", "source_offset", "date", "domain", "language")
+COMPRESSION = {"compression": "zstd", "compression_level": 1, "use_dictionary": False}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How documents become tokens, and which files are written."""
+
+    tokenizer: PackTokenizer
+    objective: Objective
+    bos_id: int | None
+    eos_id: int | None
+    """The token that ends every document; None adds none."""
+    formats: tuple[str, ...]
+    description: dict[str, Any]
+    """What the pack's manifest says about its tokens."""
+
+    def encode(self, rows: pl.DataFrame) -> Encoded:
+        """Returns the tokens of documents, BOS and EOS included."""
+        return with_ends(self.objective.encode(rows, self.tokenizer), self.bos_id, self.eos_id)
+
+
+def with_ends(encoded: Encoded, bos_id: int | None, eos_id: int | None) -> Encoded:
+    """Puts a token before and a token after every document, where there is one to put.
+
+    EOS is trained on; BOS, which nothing predicts, is not, where there is a mask.
+    """
+    added = (bos_id is not None) + (eos_id is not None)
+    if not added:
+        return encoded
+    lengths = encoded.lengths + np.int32(added)
+    stops = np.cumsum(lengths, dtype=np.int64)
+    given = np.ones(int(stops[-1]) if len(stops) else 0, np.bool_)
+    tokens = np.empty(len(given), encoded.tokens.dtype)
+    mask = None if encoded.mask is None else np.empty(len(given), np.uint8)
+    for places, token, trained in ((stops - lengths, bos_id, 0), (stops - 1, eos_id, 1)):
+        if token is not None:
+            given[places], tokens[places] = False, token
+            if mask is not None:
+                mask[places] = trained
+    tokens[given] = encoded.tokens
+    if mask is not None and encoded.mask is not None:
+        mask[given] = encoded.mask
+    return Encoded(tokens, lengths, mask)
+
+
+class PartWriter:
+    """Writes the shards of one part: at most one per domain."""
+
+    def __init__(self, recipe: Recipe, part: int, outputs: OutputFiles) -> None:
+        self.recipe, self.name, self.outputs = recipe, f"{part:05d}", outputs
+        self.shards: dict[str, ShardWriter] = {}
+
+    def write(self, batch: pl.DataFrame) -> None:
+        for (domain,), rows in batch.group_by("domain", maintain_order=True):
+            if not isinstance(domain, str) or not re.match(DOMAIN_PATTERN, domain):
+                raise FormatError(
+                    f"a document (id {rows.item(0, 'id')}) has the domain {domain!r}; it becomes a folder: expected "
+                    "1 to 64 of the characters a-z 0-9 _ -"
+                )
+            if domain not in self.shards:
+                self.shards[domain] = ShardWriter(self.recipe, domain, self.name, self.outputs)
+            self.shards[domain].write(rows)
+
+    def close(self) -> list[dict[str, Any]]:
+        return [self.shards[domain].close() for domain in sorted(self.shards)]
+
+
+class ShardWriter:
+    """Writes one shard of one domain."""
+
+    def __init__(self, recipe: Recipe, domain: str, name: str, outputs: OutputFiles) -> None:
+        self.recipe, self.domain, self.name = recipe, domain, name
+        self.dtype = recipe.tokenizer.dtype
+        self.text_bytes = 0
+        self.lengths: list[npt.NDArray[np.int32]] = []
+        self.documents: list[pl.DataFrame] = []
+        self.files: dict[str, tuple[str, AtomicFile]] = {}
+        kinds = {"docs": f"{name}.docs.parquet"}
+        if "megatron" in recipe.formats:
+            kinds |= {"bin": f"{name}.bin", "idx": f"{name}.idx"}
+            if recipe.objective.masks:
+                kinds |= {"mask": f"{name}.mask"}
+        if "parquet" in recipe.formats:
+            kinds |= {"parquet": f"{name}.parquet"}
+        for kind, file in kinds.items():
+            self.files[kind] = (file, outputs.create(f"packs/{domain}/{file}"))
+        self.parquet: pq.ParquetWriter | None = None
+
+    def write(self, rows: pl.DataFrame) -> None:
+        encoded = self.recipe.encode(rows)
+        if len(encoded.lengths) != rows.height or (encoded.mask is not None) != self.recipe.objective.masks:
+            kind = type(self.recipe.objective).__name__
+            raise ValueError(f"{kind} made {len(encoded.lengths)} documents of {rows.height}, or forgot their mask")
+        sizes = rows.get_column("text").str.len_bytes().fill_null(0)
+        self.lengths.append(encoded.lengths)
+        self.text_bytes += int(sizes.sum())
+        known = [column for column in DOCUMENT_COLUMNS if column in rows.columns]
+        documents = rows.select(known).with_columns(
+            pl.Series("num_tokens", encoded.lengths), sizes.cast(pl.Int64).alias("text_bytes")
+        )
+        self.documents.append(documents)
+        if "bin" in self.files:
+            tokens = encoded.tokens.astype(np.dtype(self.dtype).newbyteorder("<"), copy=False)
+            self.files["bin"][1].write(tokens.view(np.uint8).data)
+        if "mask" in self.files and encoded.mask is not None:
+            self.files["mask"][1].write(encoded.mask.data)
+        if "parquet" in self.files:
+            self._write_parquet(documents, encoded)
+
+    def _write_parquet(self, documents: pl.DataFrame, encoded: Encoded) -> None:
+        offsets = pa.array(np.concatenate([[0], np.cumsum(encoded.lengths, dtype=np.int64)]))
+        table = documents.to_arrow()
+        for name, values in (("tokens", encoded.tokens), ("mask", encoded.mask)):
+            if values is not None:
+                table = table.append_column(name, pa.LargeListArray.from_arrays(offsets, pa.array(values)))
+        if self.parquet is None:
+            self.parquet = pq.ParquetWriter(self.files["parquet"][1], table.schema, **COMPRESSION)
+        self.parquet.write_table(table, row_group_size=table.num_rows)
+
+    def close(self) -> dict[str, Any]:
+        """Finishes the files and describes the shard."""
+        lengths = np.concatenate(self.lengths)
+        if "idx" in self.files:
+            self.files["idx"][1].write(idx_bytes(lengths, self.dtype))
+        if self.parquet is not None:
+            self.parquet.close()
+        pq.write_table(pl.concat(self.documents).to_arrow(), self.files["docs"][1], **COMPRESSION)
+        shard = Shard(
+            name=self.name,
+            num_documents=len(lengths),
+            num_tokens=int(lengths.sum(dtype=np.int64)),
+            files={
+                kind: ShardFile(name=name, size_bytes=file.size_bytes, sha256=file.sha256)
+                for kind, (name, file) in self.files.items()
+            },
+        )
+        return {
+            "domain": self.domain,
+            "text_bytes": self.text_bytes,
+            "tokens": self.recipe.description,
+            "shard": shard.model_dump(mode="json"),
+        }
