@@ -167,6 +167,86 @@ def _show(manifest: MixtureManifest, rows: Sequence[PreviewRow], budget: int, ou
         print_preview(out, rows, budget)
 
 
+@mix_app.command("fit")
+def mix_fit(
+    file: Annotated[
+        Path, typer.Argument(help="Proxy runs, CSV or Parquet: weight.DOMAIN and loss.TARGET.", metavar="FILE")
+    ],
+    folders: Annotated[
+        list[Path] | None, typer.Argument(help="Run or pack folders; without, no manifest is written.", metavar="RUN…")
+    ] = None,
+    output: Output = Path("manifests/fitted.json"),
+    method: Annotated[
+        str, typer.Option(help="olmix: an exponential law; regmix: gradient-boosted trees (LightGBM).")
+    ] = "olmix",
+    targets: Annotated[
+        list[str] | None,
+        typer.Option("--target", help="A loss to lower, with its importance. Without: all alike.", metavar="LOSS[=N]"),
+    ] = None,
+    prior: Annotated[
+        list[str] | None,
+        typer.Option(help="Stay near these weights. Without: the packs' tokens, or the runs' mean.", metavar="D=W"),
+    ] = None,
+    kl: Annotated[
+        float | None, typer.Option(help="How near: λ of λ·KL(weights ‖ prior). Without: 0.05 of olmix, 0 of regmix.")
+    ] = None,
+    max_epochs: MaxEpochs = None,
+    tokens: Tokens = None,
+    simulations: Annotated[int, typer.Option(help="regmix: mixtures to draw.", min=1)] = 100_000,
+    best: Annotated[int, typer.Option(help="regmix: the best of them, whose mean is taken.", min=1)] = 128,
+    seed: Annotated[int, typer.Option(help="Of folds and simulations.")] = 42,
+    pin: Annotated[bool, typer.Option(help="Name the packs' SHA-256, so that no others fit.")] = True,
+    force: Force = False,
+    output_format: Format = "table",
+) -> None:
+    """Fit weights to the losses of proxy runs on other mixtures (Olmix, RegMix), and write a manifest with them."""
+    from dataeng.errors import ConfigError
+    from dataeng.formats.mixture import save_mixture
+    from dataeng.mixture.build import build_mixture, load_pack_tokens
+    from dataeng.mixture.fit.fit import FitOptions, fit_mixture
+    from dataeng.mixture.fit.runs import read_runs
+    from dataeng.report import mixture_fit, mixture_options
+    from dataeng.report.plain import check_format, write_plain
+    from dataeng.report.terminal import console
+
+    check_format(output_format)
+    options = FitOptions(
+        mixture_fit.parse_method(method), kl, mixture_fit.parse_targets(targets or []), simulations, best, seed
+    )
+    runs = read_runs(file)
+    near = mixture_options.parse_weights(prior, "--prior") if prior else None
+    caps, limits, budget, num_tokens = {}, {}, None, {}
+    if folders:
+        mixture_options.refuse_to_lose_history(output, force)
+        packs, run_dir = mixture_options.pack_folders(folders)
+        num_tokens = load_pack_tokens(packs)
+        mixture_fit.check_domains(runs, num_tokens, file)
+        budget = mixture_options.parse_tokens(tokens) if tokens else sum(num_tokens.values())
+        caps = mixture_options.parse_epoch_caps(max_epochs or [], list(num_tokens))
+        limits = mixture_fit.limits(caps, num_tokens, budget)
+        near = near or {name: count / sum(num_tokens.values()) for name, count in num_tokens.items()}
+    elif max_epochs or tokens:
+        raise ConfigError("--max-epochs and --tokens are about packs: give the RUN… folders.")
+    fitted = fit_mixture(runs, options, near, limits)
+    if folders:
+        manifest = build_mixture(
+            packs,
+            output,
+            policy=mixture_fit.policy(fitted, file, budget),
+            weights=mixture_fit.manifest_weights(fitted),
+            max_epochs=caps,
+            run=run_dir,
+            pinned=pin,
+        )
+        save_mixture(output, manifest)
+    if output_format != "table":
+        write_plain(sys.stdout, mixture_fit.COLUMNS, mixture_fit.rows(fitted), output_format)
+        return
+    mixture_fit.print_fit(console(), fitted)
+    if folders:
+        sys.stdout.write(f"\nWrote {output}.\n")
+
+
 @mix_app.command("handover")
 def mix_handover(
     path: Manifest,

@@ -1,8 +1,8 @@
 """torchtitan: a Python module with a data source over packs, and one `DatasetMixConfig` for each stage.
 
 torchtitan is configured in Python. Children are packed before they are mixed, so that weights count rows of one length
-and so tokens. The packs are read where they are, loss masks included. After ``torchtitan/components/data`` at b5bcd76
-(Grain); earlier releases mix nothing.
+and so tokens. The packs are read where they are, loss masks included. After ``torchtitan/components/data`` at b5bcd76,
+with Grain; release 0.3 and earlier ones mix nothing.
 """
 
 from __future__ import annotations
