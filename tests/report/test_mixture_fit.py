@@ -53,7 +53,7 @@ def test_runs_and_packs_have_the_same_domains() -> None:
     mixture_fit.check_domains(runs, {"code": 1, "web": 2}, Path("runs.csv"))
     with pytest.raises(
         ConfigError,
-        match=r"runs.csv has the domains code, web, the packs have qa, web: the packs have no code and the runs have no weight of qa",
+        match=r"runs.csv has .* code, web, .* qa, web: the packs have no code and the runs have no weight of qa",
     ):
         mixture_fit.check_domains(runs, {"qa": 1, "web": 2}, Path("runs.csv"))
 
@@ -62,7 +62,7 @@ def test_limits_are_epochs_of_the_budget() -> None:
     tokens = {"code": 100, "web": 900}
     assert mixture_fit.limits({}, tokens, 1000) == {}
     assert mixture_fit.limits({"code": 4}, tokens, 1000) == {"code": 0.4}
-    with pytest.raises(ConfigError, match="epoch cap is given for 'cod', .* did you mean 'code'"):
+    with pytest.raises(ConfigError, match=r"epoch cap is given for 'cod', .* did you mean 'code'"):
         mixture_fit.limits({"cod": 4}, tokens, 1000)
     with pytest.raises(ConfigError, match="the epoch cap of domain 'code' is 0"):
         mixture_fit.limits({"code": 0}, tokens, 1000)

@@ -54,8 +54,8 @@ def test_noise_moves_it_little() -> None:
 
 
 def test_trees_find_the_neighbourhood() -> None:
-    options = FitOptions(method="regmix", num_simulations=20_000)
-    fitted = fit_mixture(runs_of(LAW, 300), options, {"books": 1 / 3, "code": 1 / 3, "web": 1 / 3}, {"code": 0.25})
+    options = FitOptions(method="regmix", num_simulations=4_000, num_best=32)
+    fitted = fit_mixture(runs_of(LAW, 100), options, {"books": 1 / 3, "code": 1 / 3, "web": 1 / 3}, {"code": 0.25})
     expected = best_on_a_grid(0, [1 / 3] * 3, [1, 0.25, 1])
     assert LAW.predict(fitted.weights[None]).mean() <= LAW.predict(np.array([expected])).mean() + 0.03
     assert fitted.weights[1] <= 0.25 + 1e-9 and fitted.kl == 0
@@ -79,7 +79,7 @@ def test_a_strong_prior_is_kept() -> None:
 def test_regmix_s_own_result() -> None:
     """The notebook's optimum for Pile-CC's loss gives most of the weight to Pile-CC (0.87 in the paper)."""
     runs = read_runs(Path(__file__).parent / "regmix" / "train_1m.csv")
-    options = FitOptions(method="regmix", importance={"pile_cc": 1.0}, num_simulations=20_000)
+    options = FitOptions(method="regmix", importance={"pile_cc": 1.0}, num_simulations=5_000, num_best=32)
     fitted = fit_mixture(runs, options)
     assert fitted.by_domain()["pile_cc"] > 0.8 and fitted.qualities[0].spearman > 0.97
 
