@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from dataeng.formats.mixture import json_schema
 from dataeng.report import preset_reference
 from dataeng.report.catalogue import markdown, signals_markdown
 
@@ -60,7 +61,7 @@ def test_the_commands_of_the_readme_run_one_after_the_other(workplace: Path) -> 
 def test_the_guides_show_commands_that_run(workplace: Path) -> None:
     commands = [
         line.removeprefix("$ ")
-        for page in ("docs/getting_started.md", "docs/quality.md", "docs/dedup.md")  # all in one folder
+        for page in ("docs/getting_started.md", "docs/quality.md", "docs/dedup.md", "docs/mixtures.md")  # all in one folder
         for block in blocks(ROOT / page, "console")
         for line in block.splitlines()
         if line.startswith("$ ") and not line.startswith("$ trainer")  # the README's test trains
@@ -111,6 +112,12 @@ def test_the_datatrove_block_of_the_docs_works(tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_text('{"text": "too short"}\n')
     (tmp_path / "pipeline.yaml").write_text("name: own\nsources:\n  - read_files: {paths: [in.jsonl]}\n" + block)
     assert "gopher_short_doc 1" in shell("dataeng run pipeline.yaml --scheduler inline", tmp_path)
+
+
+def test_the_schema_of_mixtures_is_the_code_s() -> None:
+    assert (ROOT / "docs/mixture.schema.json").read_text() == json_schema(), (
+        "run: dataeng mix schema > docs/mixture.schema.json"
+    )
 
 
 def test_the_reference_of_stages_is_the_code_s() -> None:
