@@ -10,7 +10,7 @@ that has the old files open keeps them until it closes them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +93,10 @@ def plan_removal(folder: Path, removals: RemovalList) -> PackRemoval:
     manifest = load_manifest(folder)
     planned = [_plan_shard(folder, shard, removals) for shard in manifest.shards]
     plan = PackRemoval(folder, manifest, tuple(shard for shard in planned if not shard.keep.all()))
-    _check_whole(plan)
+    for removal in plan.shards:
+        _check_whole(folder, [file for kind, file in removal.shard.files.items() if kind != _rows_kind(removal.shard)])
+    if manifest.removed is not None:
+        _check_whole(folder, [manifest.removed])
     return plan
 
 
@@ -115,15 +118,21 @@ def _plan_shard(folder: Path, shard: Shard, removals: RemovalList) -> ShardRemov
     return ShardRemoval(shard, keep, pl.concat(removed))
 
 
+def _rows_kind(shard: Shard) -> str | None:
+    """Returns the kind of file that has a row per document."""
+    return next((kind for kind in ("docs", "parquet") if kind in shard.files), None)
+
+
 def _document_rows(folder: Path, shard: Shard) -> Iterator[pl.DataFrame]:
     """Yields what is known of a shard's documents, a batch at a time: id, url, host, num_tokens, text_bytes."""
-    kind = next((kind for kind in ("docs", "parquet") if kind in shard.files), None)
+    kind = _rows_kind(shard)
     if kind is None:
         raise FormatError(
             f"{folder / shard.name} has no docs.parquet ({', '.join(sorted(shard.files))}): nobody knows which "
             "documents are in it. Write the pack again without those that must go."
         )
     path = folder / shard.files[kind].name
+    _check_whole(folder, [shard.files[kind]])  # a row that was lost would be a document that stays
     file = open_parquet(path)
     if missing := {"id", "num_tokens", "text_bytes"} - set(file.schema_arrow.names):
         raise FormatError(f"{path} has no column '{min(missing)}'; documents cannot be taken out of it.")
@@ -173,11 +182,10 @@ def apply_removal(plan: PackRemoval, when: str) -> PackManifest:
     return new
 
 
-def _check_whole(plan: PackRemoval) -> None:
+def _check_whole(folder: Path, files: Sequence[ShardFile]) -> None:
     """Refuses to make anything of files that are damaged."""
-    files = [file for removal in plan.shards for file in removal.shard.files.values()]
-    for file in [*files, *([plan.manifest.removed] if plan.manifest.removed else [])]:
-        path = plan.folder / file.name
+    for file in files:
+        path = folder / file.name
         if not path.exists() or path.stat().st_size != file.size_bytes or sha256_file(path) != file.sha256:
             raise FormatError(
                 f"{path} is not what {MANIFEST_NAME} says (missing, or altered). Restore or rebuild the pack first; "
