@@ -15,10 +15,11 @@ import polars as pl
 from dataeng.engine.lease import hold_lease
 from dataeng.engine.run_removal import check_complete, finish_removal, remove_from_run, run_of_pack, run_packs
 from dataeng.errors import ConfigError, FormatError
-from dataeng.formats.mixture import Domain, MixtureManifest, load_mixture, save_mixture
+from dataeng.formats.mixture import Domain, load_mixture, save_mixture
 from dataeng.formats.pack import MANIFEST_NAME, load_manifest
 from dataeng.formats.pack_removal import PackRemoval, apply_removal, plan_removal, remove_leftovers
 from dataeng.formats.removal_list import RemovalList, load_removals
+from dataeng.mixture.build import refreshed
 
 
 @dataclass
@@ -66,10 +67,10 @@ def take_down(
         plans = {run_dir: [plan_removal(folder, lists[run_dir]) for folder in run_packs(run_dir)] for run_dir in runs}
         plans |= {folder: [plan_removal(folder, wanted)] for folder in alone}
         every = [plan for group in plans.values() for plan in group]
-        manifests = {path: _updated_mixture(path, every) for path in mixtures}
+        following = [path for path in mixtures if _follows(path, every)]
         result = _described(wanted, every)
         affected = [plan.folder for plan in every if plan.shards]
-        result.mixtures = [path for path, manifest in manifests.items() if manifest is not None]
+        result.mixtures = following
         result.stale = stale_mixtures(affected, mixtures)
         if dry_run:
             return result
@@ -78,9 +79,8 @@ def take_down(
         for folder in alone:
             apply_removal(plans[folder][0], when)
             remove_leftovers(folder)
-        for path, manifest in manifests.items():
-            if manifest is not None:
-                save_mixture(path, manifest)
+        for path in following:
+            _update_mixture(path)
     return result
 
 
@@ -126,8 +126,8 @@ def _packs_of(path: Path, domain: Domain) -> list[Path]:
     return [(path.parent / pack).resolve() for pack in domain.packs]
 
 
-def _updated_mixture(path: Path, plans: Sequence[PackRemoval]) -> MixtureManifest | None:
-    """Returns a manifest as it has to be afterwards, or None where nothing changes.
+def _follows(path: Path, plans: Sequence[PackRemoval]) -> bool:
+    """Returns whether a mixture manifest has to be updated.
 
     Raises:
       ConfigError: it has none of the packs, or a domain would be left without tokens.
@@ -136,24 +136,34 @@ def _updated_mixture(path: Path, plans: Sequence[PackRemoval]) -> MixtureManifes
     removals: Mapping[Path, PackRemoval] = {plan.folder.resolve(): plan for plan in plans}
     named = {pack for domain in manifest.domains.values() for pack in _packs_of(path, domain)}
     if not named & removals.keys():
-        raise ConfigError(
-            f"{path} has none of the packs that were given; its packs: {', '.join(map(str, sorted(named)))}."
-        )
-    domains = {}
+        listed = ", ".join(str(pack) for pack in sorted(named))
+        raise ConfigError(f"{path} has none of the packs that were given; its packs: {listed}.")
+    follows = False
     for name, domain in manifest.domains.items():
-        packs = [(load_manifest(pack), removals.get(pack)) for pack in _packs_of(path, domain)]
-        documents = sum(pack.num_documents - (going.num_documents if going else 0) for pack, going in packs)
-        tokens = sum(pack.num_tokens - (going.num_tokens if going else 0) for pack, going in packs)
-        if tokens == 0:
+        going = [removals[pack] for pack in _packs_of(path, domain) if pack in removals]
+        now = _counts_now(path, domain)
+        if now[1] == sum(plan.num_tokens for plan in going):
             raise ConfigError(
                 f"domain '{name}' of {path} would be left without tokens: all its {domain.num_tokens:,} go. A mixture "
                 "cannot have such a domain: leave this manifest out of --mixture, remove, and make it again without "
                 f"'{name}' (dataeng mix). Nothing was removed."
             )
-        domains[name] = domain.model_copy(update={"num_documents": documents, "num_tokens": tokens})
-    if domains == manifest.domains:
-        return None
-    return manifest.model_copy(update={"domains": domains, "revision": manifest.revision + 1})
+        follows |= any(plan.shards for plan in going) or now != (domain.num_documents, domain.num_tokens)
+        follows |= domain.pack_sha256 is not None and refreshed(domain, path) != domain
+    return follows
+
+
+def _counts_now(path: Path, domain: Domain) -> tuple[int, int]:
+    """Returns the documents and tokens that a domain's packs have now."""
+    manifests = [load_manifest(pack) for pack in _packs_of(path, domain)]
+    return sum(pack.num_documents for pack in manifests), sum(pack.num_tokens for pack in manifests)
+
+
+def _update_mixture(path: Path) -> None:
+    """Brings a manifest's numbers (and its packs' hashes) up to date. Weights stay."""
+    manifest = load_mixture(path)
+    domains = {name: refreshed(domain, path) for name, domain in manifest.domains.items()}
+    save_mixture(path, manifest.model_copy(update={"domains": domains, "revision": manifest.revision + 1}))
 
 
 def stale_mixtures(packs: Sequence[Path], updated: Sequence[Path] = ()) -> list[Path]:

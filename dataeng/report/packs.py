@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dataeng.errors import ConfigError, DataengError, FormatError
+from dataeng.formats.atomic import sha256_file
 from dataeng.formats.mixture import MixtureManifest, load_mixture
 from dataeng.formats.pack import MANIFEST_NAME, Pack, PackManifest, load_manifest
 from dataeng.formats.pack_verification import PackCheck, check_pack
@@ -109,6 +110,9 @@ def mixture_problems(path: Path) -> list[str]:
             found, stated = sum(getattr(manifest, total) for manifest in manifests), getattr(domain, total)
             if found != stated:
                 problems.append(f"domain '{name}': {total} is {stated:,}, its packs have {found:,}; mix again")
+        for relative, stated_hash in zip(domain.packs, domain.pack_sha256 or [], strict=False):
+            if sha256_file(path.parent / relative / MANIFEST_NAME) != stated_hash:
+                problems.append(f"domain '{name}': {path.parent / relative} is not the pack that was mixed (SHA-256)")
     return problems
 
 
