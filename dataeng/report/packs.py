@@ -42,7 +42,10 @@ def packs_of(paths: Sequence[Path]) -> list[Path]:
             raise ConfigError(
                 f"{path} is no pack ({MANIFEST_NAME}), no run with packs (packs/DOMAIN), and no mixture manifest."
             )
-    return list(dict.fromkeys(found))
+    named = {}
+    for folder in found:
+        named.setdefault(folder.resolve(), folder)
+    return list(named.values())
 
 
 def print_verification(console: Console, paths: Sequence[Path], tokenizer: Path | None = None) -> None:
