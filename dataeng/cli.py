@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from dataeng.cli_index import index_app
 from dataeng.cli_mix import mix_app
 from dataeng.cli_tokenizer import train_tokenizer
+from dataeng.cli_packs import packs_app, remove, trace
 from dataeng.errors import DataengError
 
 
@@ -39,6 +40,7 @@ app = typer.Typer(
 app.add_typer(index_app, name="index")
 app.add_typer(mix_app, name="mix")
 app.command("train-tokenizer")(train_tokenizer)
+app.add_typer(packs_app, name="packs")
 
 PipelineFile = Annotated[Path, typer.Argument(help="The pipeline file (YAML).", metavar="FILE")]
 Run = Annotated[Path, typer.Argument(help="A run folder, e.g. runs/cc_clean.", metavar="RUN")]
@@ -291,6 +293,10 @@ def stages(
         catalogue.print_stages(console())
     else:
         catalogue.print_stage(console(), name)
+
+
+app.command()(trace)
+app.command()(remove)
 
 
 def main() -> None:
