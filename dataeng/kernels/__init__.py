@@ -32,6 +32,10 @@ KERNELS = (
     "cutting",
     "pretokens",
     "bpe_merges",
+    "packing",
+    "row_reading",
+    "permutation",
+    "blending",
 )
 
 
