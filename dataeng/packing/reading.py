@@ -12,9 +12,12 @@ import numpy.typing as npt
 
 from dataeng.errors import FormatError
 from dataeng.formats.pack import PackShard
-from dataeng.packing.rows import RowTable
+from dataeng.packing.rows import RowTable, allocate
 
 Ints = npt.NDArray[np.int64]
+
+#: Tokens that are unpacked at a time.
+UNPACKED_TOKENS = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -59,16 +62,17 @@ class RowReader:
         self.sequence_length, self.vocab_size, self.padding_id = sequence_length, vocab_size, padding_id
         self.tables = list(tables)
         self.shards = [shard for shards in domains for shard in shards if len(shard.tokens)]
-        types = {shard.tokens.dtype.newbyteorder("=").name for shard in self.shards}
-        if len(types) > 1:
-            raise FormatError(f"packs of one mixture need one token type; these have {' and '.join(sorted(types))}.")
-        self._itemsize = 2 if types == {"uint16"} else 4
+        found = sorted({shard.tokens.dtype.newbyteorder("=").name for shard in self.shards})
+        if len(found) > 1:
+            raise FormatError(f"packs of one mixture need one token type; these have {' and '.join(found)}.")
+        token_type = found[0] if found else "int32"
+        self._itemsize = np.dtype(token_type).itemsize
         self._kept: list[npt.NDArray[Any]] = []  # what the tables of addresses point into
         self._shards = np.zeros((len(self.shards) + 1, row_reading.SHARD_COLUMNS), np.int64)
         start = 0
         for i, shard in enumerate(self.shards):
             mask = 0 if shard.mask is None else self._address(shard.mask, np.uint8)
-            tokens, offsets = self._address(shard.tokens, types.copy().pop()), self._address(shard.offsets, np.int64)
+            tokens, offsets = self._address(shard.tokens, token_type), self._address(shard.offsets, np.int64)
             self._shards[i] = start, tokens, mask, offsets, len(shard.lengths)
             start += len(shard.tokens)
         self._shards[-1, row_reading.SHARD_START] = start
@@ -84,9 +88,12 @@ class RowReader:
                 self._domains[i, 5] = self._address(table.piece_lengths, np.int32)
             start += num_tokens
 
-    def _address(self, array: npt.NDArray[Any], dtype: npt.DTypeLike) -> int:
-        """Returns where an array's items lie, one after the other, for as long as this reader lives."""
-        whole = np.ascontiguousarray(array, dtype)
+    def _address(self, array: Any, dtype: npt.DTypeLike) -> int:
+        """Returns where an array's items lie, one after the other, for as long as this reader lives.
+
+        What is no array but yields parts of one (tokens in Parquet) is unpacked first, to disk when it is large.
+        """
+        whole = np.ascontiguousarray(array, dtype) if isinstance(array, np.ndarray) else _unpacked(array, dtype)
         self._kept.append(whole)
         return int(whole.ctypes.data)
 
@@ -154,8 +161,9 @@ class RowReader:
             filled += source.stop - source.start
             if filled > position:
                 break
+        shard = next(s for s in self.shards if (s.folder, s.name) == (source.pack, source.shard))
         raise FormatError(
-            f"{source.pack / source.shard}.bin: token id {int(tokens[position])} in document {source.document}, "
+            f"{token_path(shard)}: token id {int(tokens[position])} in document {source.document}, "
             f"vocabulary {self.vocab_size}; the pack is damaged. Restore or rebuild it."
         )
 
@@ -181,3 +189,17 @@ class RowReader:
                 found.append(RowSource(shard.folder, shard.name, document, local - first, local - first + count))
                 token += count
         return found
+
+
+def token_path(shard: PackShard) -> Path:
+    """Returns the file that a shard's tokens are read from."""
+    files = shard.shard.files
+    return shard.folder / files["bin" if "bin" in files else "parquet"].name
+
+
+def _unpacked(values: Any, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    whole = allocate(len(values), dtype)
+    for first in range(0, len(values), UNPACKED_TOKENS):
+        part = values[first : first + UNPACKED_TOKENS]
+        whole[first : first + len(part)] = part
+    return whole

@@ -131,8 +131,8 @@ def pack_rows(
     }
     capacity = sequence_length + 1
     most = _most_pieces(chosen, lengths, sequence_length)
-    piece_starts, piece_lengths = _allocate(most, np.int64), _allocate(most, np.int32)
-    row_offsets = _allocate(most + 1, np.int64)
+    piece_starts, piece_lengths = allocate(most, np.int64), allocate(most, np.int32)
+    row_offsets = allocate(most + 1, np.int64)
     row_offsets[0] = 0
     state = np.zeros(packing.STATE_SIZE, np.int64)
     state[packing.LAST] = -1
@@ -188,7 +188,7 @@ def _most_pieces(method: Method, lengths: Sequence[npt.NDArray[np.int32]], seque
     return num_documents + sum(int(part.sum(dtype=np.int64)) for part in further)
 
 
-def _allocate(count: int, dtype: type[np.generic]) -> npt.NDArray[Any]:
+def allocate(count: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     """Returns an array to be written: in memory, or on disk when it is large."""
     if count * np.dtype(dtype).itemsize <= SPILL_BYTES:
         return np.empty(count, dtype)
