@@ -16,6 +16,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -132,7 +133,7 @@ class MixtureSampler:
             epochs, values = np.divmod(ordinals[chosen], domain.num_rows)
             if domain.shuffled:
                 borders = [0, *(np.flatnonzero(np.diff(epochs)) + 1).tolist(), len(chosen)]
-                for start, stop in zip(borders[:-1], borders[1:], strict=True):
+                for start, stop in pairwise(borders):
                     key = permutation_key(self.seed, domain.name, int(epochs[start]))
                     values[start:stop] = permute(values[start:stop], domain.num_rows, key)
             rows[chosen] = values

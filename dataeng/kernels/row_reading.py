@@ -11,11 +11,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import carray, types
+from numba import types
+from numba.np.numpy_support import carray
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from dataeng.kernels.compiling import called, kernel
+from dataeng.kernels.text import signed
 
 #: Columns of the table of shards: its first token; addresses of its tokens, its mask (0: none) and its documents'
 #: offsets (int64, one more than documents); number of documents. One more line ends it.
@@ -77,7 +79,7 @@ def copy_piece(
     filled: int,
     tokens: NDArray[np.int32],
     labels: NDArray[np.uint8],
-) -> tuple[int, int]:
+) -> tuple[np.int32, np.int32]:
     """Copies tokens of one document into a row from slot ``filled`` on, and says which are labels of the one before.
 
     ``is_label`` is for the first of them. Returns the smallest and the largest token id.
@@ -144,7 +146,7 @@ def read_rows(
             lengths = carray(pointer(tables[domain, PIECE_LENGTHS] + 4 * ends[0]), num, np.int32)
             for piece in range(num):
                 start = base + starts[piece]
-                count = np.int64(lengths[piece])
+                count = signed(lengths[piece])
                 shard = shard_of(shards, start)
                 low, high = copy_piece(shards, shard, start, count, itemsize, joined, b, filled, tokens, labels)
                 smallest, largest = min(smallest, low), max(largest, high)
@@ -190,14 +192,14 @@ def count_labels(table: NDArray[np.int64], shards: NDArray[np.int64], num_pieces
     lengths = carray(pointer(table[PIECE_LENGTHS]), num_pieces, np.int32)
     total = 0
     for piece in range(num_pieces):
-        start, count = table[DOMAIN_START] + starts[piece], np.int64(lengths[piece])
+        start, count = table[DOMAIN_START] + starts[piece], signed(lengths[piece])
         shard = shard_of(shards, start)
         if shards[shard, MASK] == 0:
             total += count - 1
         else:
             mask = carray(pointer(shards[shard, MASK] + start - shards[shard, SHARD_START]), count, np.uint8)
             for i in range(1, count):
-                total += np.int64(mask[i] != 0)
+                total += signed(mask[i] != 0)
     return total
 
 
