@@ -90,7 +90,8 @@ class MixtureSampler:
         Raises `ValueError` when they are not one a domain, none below 0 and some above.
         """
         values = np.array(shares, np.float64)
-        if values.shape != (len(self.domains),) or not np.isfinite(values).all() or values.min() < 0 == values.max():
+        fits = values.shape == (len(self.domains),) and np.isfinite(values).all()
+        if not fits or values.min() < 0 or values.max() == 0:
             raise ValueError(f"shares {list(shares)} for {len(self.domains)} domains")
         self._set = self.stage, values.tolist()
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 from numba import types
-from numba.np.numpy_support import carray
 from numba.extending import intrinsic
+from numba.np.numpy_support import carray
 from numpy.typing import NDArray
 
 from dataeng.kernels.compiling import called, kernel
