@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from dataeng.cli_index import index_app
 from dataeng.cli_mix import mix_app
+from dataeng.cli_rows import packing
 from dataeng.errors import DataengError
 
 
@@ -37,6 +38,7 @@ app = typer.Typer(
 
 app.add_typer(index_app, name="index")
 app.add_typer(mix_app, name="mix")
+app.command("packing")(packing)
 
 PipelineFile = Annotated[Path, typer.Argument(help="The pipeline file (YAML).", metavar="FILE")]
 Run = Annotated[Path, typer.Argument(help="A run folder, e.g. runs/cc_clean.", metavar="RUN")]

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dataeng.errors import FormatError
+from dataeng.mixture.blending import blend
 from dataeng.mixture.permutation import permutation_key, permute
 
 Ints = npt.NDArray[np.int64]
@@ -109,21 +110,18 @@ class MixtureSampler:
 
     def take_up_to(self, count: int) -> tuple[Ints, Ints]:
         """Returns as many of the next ``count`` rows as the epoch caps allow."""
-        from dataeng.kernels.blending import plan_rows
-
-        domains, ordinals = np.empty(count, np.int64), np.empty(count, np.int64)
-        first = 0
-        while first < count:
+        planned: list[tuple[Ints, Ints]] = []
+        while count > 0:
             until = self.stages[self.stage].until_row
-            last = count if until is None else min(count, max(first + until - self.num_planned, first + 1))
-            planned = plan_rows(
-                self.shares, self._caps, self.drawn, self.deficits, domains[first:last], ordinals[first:last]
-            )
-            self.num_planned += planned
-            first += planned
-            if first < last:
-                break
-        return domains[:first], self._places(domains[:first], ordinals[:first])
+            wanted = count if until is None else min(count, max(1, until - self.num_planned))
+            planned.append(blend(self.shares, self._caps, self.drawn, self.deficits, wanted))
+            taken = len(planned[-1][0])
+            self.num_planned += taken
+            count = count - taken if taken == wanted else 0
+        if not planned:
+            return np.empty(0, np.int64), np.empty(0, np.int64)
+        domains, ordinals = (np.concatenate(parts) for parts in zip(*planned, strict=True))
+        return domains, self._places(domains, ordinals)
 
     def _places(self, domains: Ints, ordinals: Ints) -> Ints:
         """Maps a domain's running number (epochs included) to a row of the domain."""

@@ -68,10 +68,11 @@ class RowReader:
         token_type = found[0] if found else "int32"
         self._itemsize = np.dtype(token_type).itemsize
         self._kept: list[npt.NDArray[Any]] = []  # what the tables of addresses point into
+        self._masks = [None if shard.mask is None else _whole(shard.mask, np.uint8) for shard in self.shards]
         self._shards = np.zeros((len(self.shards) + 1, row_reading.SHARD_COLUMNS), np.int64)
         start = 0
-        for i, shard in enumerate(self.shards):
-            mask = 0 if shard.mask is None else self._address(shard.mask, np.uint8)
+        for i, (shard, known) in enumerate(zip(self.shards, self._masks, strict=True)):
+            mask = 0 if known is None else self._address(known, np.uint8)
             tokens, offsets = self._address(shard.tokens, token_type), self._address(shard.offsets, np.int64)
             self._shards[i] = start, tokens, mask, offsets, len(shard.lengths)
             start += len(shard.tokens)
@@ -89,11 +90,8 @@ class RowReader:
             start += num_tokens
 
     def _address(self, array: Any, dtype: npt.DTypeLike) -> int:
-        """Returns where an array's items lie, one after the other, for as long as this reader lives.
-
-        What is no array but yields parts of one (tokens in Parquet) is unpacked first, to disk when it is large.
-        """
-        whole = np.ascontiguousarray(array, dtype) if isinstance(array, np.ndarray) else _unpacked(array, dtype)
+        """Returns where an array's items lie, one after the other, for as long as this reader lives."""
+        whole = _whole(array, dtype)
         self._kept.append(whole)
         return int(whole.ctypes.data)
 
@@ -105,15 +103,15 @@ class RowReader:
         for i, table in enumerate(self.tables):
             start, stop = self._domains[i, 0], self._domains[i, 0] + self._domains[i, 1]
             first, last = np.searchsorted(self._shards[:, 0], [start, stop]).tolist()
-            masks = [shard.mask for shard in self.shards[first:last]]
+            masks = self._masks[first:last]
             if all(mask is None for mask in masks):
                 counts.append(table.waste.num_labels)
             elif table.waste.method != "concatenate":
                 counts.append(int(row_reading.count_labels(self._domains[i], self._shards, table.waste.num_pieces)))
             else:
                 counted = [
-                    len(shard.tokens) if shard.mask is None else int(np.count_nonzero(shard.mask))
-                    for shard in self.shards[first:last]
+                    len(shard.tokens) if mask is None else int(np.count_nonzero(mask))
+                    for shard, mask in zip(self.shards[first:last], masks, strict=True)
                 ]
                 counts.append(sum(counted) - self._is_label(i, self._first_token(i)))
         return counts
@@ -125,7 +123,7 @@ class RowReader:
 
     def _is_label(self, domain: int, token: int) -> int:
         index = int(np.searchsorted(self._shards[:, 0], token, side="right")) - 1
-        mask = self.shards[index].mask
+        mask = self._masks[index]
         return 1 if mask is None else int(mask[token - self._shards[index, 0]] != 0)
 
     def read(
@@ -163,7 +161,7 @@ class RowReader:
                 break
         shard = next(s for s in self.shards if (s.folder, s.name) == (source.pack, source.shard))
         raise FormatError(
-            f"{token_path(shard)}: token id {int(tokens[position])} in document {source.document}, "
+            f"{shard.path}: token id {int(tokens[position])} in document {source.document}, "
             f"vocabulary {self.vocab_size}; the pack is damaged. Restore or rebuild it."
         )
 
@@ -191,13 +189,10 @@ class RowReader:
         return found
 
 
-def token_path(shard: PackShard) -> Path:
-    """Returns the file that a shard's tokens are read from."""
-    files = shard.shard.files
-    return shard.folder / files["bin" if "bin" in files else "parquet"].name
-
-
-def _unpacked(values: Any, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+def _whole(values: Any, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Returns values as one array. What yields parts of one (Parquet) is unpacked, to disk when it is large."""
+    if isinstance(values, np.ndarray):
+        return np.ascontiguousarray(values, dtype)
     whole = allocate(len(values), dtype)
     for first in range(0, len(values), UNPACKED_TOKENS):
         part = values[first : first + UNPACKED_TOKENS]

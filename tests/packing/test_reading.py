@@ -40,14 +40,15 @@ def shard_of(
     """A shard whose tokens count up from ``first``; every third does not count as a label if ``masked``."""
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     tokens = np.arange(first, first + offsets[-1]).astype(dtype)
+    mask = (tokens % 3 != 0).astype(np.uint8) if masked else None
     return SimpleNamespace(
         tokens=Flat(tokens) if flat else tokens,
         lengths=np.array(lengths, np.int32),
         offsets=offsets,
-        mask=(tokens % 3 != 0).astype(np.uint8) if masked else None,
+        mask=Flat(mask) if flat and mask is not None else mask,
         folder=Path("packs/web"),
         name=name,
-        shard=SimpleNamespace(files={"bin": SimpleNamespace(name=f"{name}.bin")}),
+        path=Path(f"packs/web/{name}.bin"),
     )
 
 
@@ -94,7 +95,7 @@ def flat_tokens(shards: list[SimpleNamespace]) -> list[tuple[int, int, int]]:
     found, document = [], 0
     for shard in shards:
         tokens = shard.tokens[0 : len(shard.tokens)].tolist()
-        mask = [1] * len(tokens) if shard.mask is None else shard.mask.tolist()
+        mask = [1] * len(tokens) if shard.mask is None else shard.mask[0 : len(tokens)].tolist()
         for first, last in zip(shard.offsets[:-1].tolist(), shard.offsets[1:].tolist(), strict=True):
             found += [
                 (document, token, counts) for token, counts in zip(tokens[first:last], mask[first:last], strict=True)
