@@ -7,7 +7,7 @@ was handed out: a state taken between two batches knows nothing of those that li
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from queue import Empty, Full, Queue
 from types import TracebackType
@@ -66,6 +66,7 @@ class Loader:
         self._queue: Queue[Batch | BaseException] = Queue(max(1, depth))
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
+        self._plan: Iterator[tuple[Ints, Ints]] | None = None
         self._next_step = 0  # of what lies ready
 
     def __enter__(self) -> Loader:
@@ -80,18 +81,19 @@ class Loader:
         """Returns the batch of a step; raises `FormatError` when the epoch caps leave too few rows for it."""
         if step != self._next_step:
             self.close()
-        if self.depth and self._thread is None:
-            self._start(step)
-        domains, rows = self.sampler.take(self.batch_size(step))
+        if self._plan is None:
+            self._plan = self._planned(self.sampler.clone(), step)
+            if self.depth:
+                self._start(self._plan)
+        domains = self.sampler.pass_over(self.batch_size(step))  # says so if there are not enough
         self._next_step = step + 1
-        part = rank_part(len(rows), self.rank, self.num_ranks)
         if not self.depth:
-            return self._read(domains[part], rows[part])
+            return self._read(*next(self._plan))
         found = self._queue.get()
         if isinstance(found, BaseException):
             self.close()
             raise found
-        assert np.array_equal(found.rows_b.numpy(), rows[part])
+        assert np.array_equal(found.domains_b.numpy(), domains[rank_part(len(domains), self.rank, self.num_ranks)])
         return found
 
     def set_shares(self, shares: Sequence[float]) -> None:
@@ -110,6 +112,7 @@ class Loader:
 
     def close(self) -> None:
         """Ends reading ahead, and forgets what lies ready; `next` begins anew after the last batch handed out."""
+        self._plan = None
         if self._thread is None:
             return
         self._stopping.set()
@@ -121,30 +124,34 @@ class Loader:
             except Empty:
                 return
 
-    def _start(self, step: int) -> None:
+    def _planned(self, sampler: MixtureSampler, step: int) -> Iterator[tuple[Ints, Ints]]:
+        """Yields domains and rows of this rank's part of each step, until too few rows are left for one."""
+        while True:
+            sizes = [self.batch_size(step)]
+            while sum(sizes) + self.batch_size(step + len(sizes)) <= PLANNED_ROWS:
+                sizes.append(self.batch_size(step + len(sizes)))
+            domains, rows = sampler.take_up_to(sum(sizes))
+            first = 0
+            for size in sizes:
+                if first + size > len(rows):
+                    return
+                part = rank_part(size, self.rank, self.num_ranks)
+                chosen = slice(first + part.start, first + part.stop)
+                yield domains[chosen], rows[chosen]
+                first += size
+            step += len(sizes)
+
+    def _start(self, plan: Iterator[tuple[Ints, Ints]]) -> None:
         self._stopping.clear()
-        arguments = (self.sampler.clone(), step)
-        self._thread = threading.Thread(target=self._read_ahead, args=arguments, name="loader", daemon=True)
+        self._thread = threading.Thread(target=self._read_ahead, args=(plan,), name="loader", daemon=True)
         self._thread.start()
 
-    def _read_ahead(self, sampler: MixtureSampler, step: int) -> None:
+    def _read_ahead(self, plan: Iterator[tuple[Ints, Ints]]) -> None:
         """Puts batches into the queue until it is told to stop, the rows are all drawn, or something fails."""
         try:
-            while True:
-                sizes = [self.batch_size(step)]
-                while sum(sizes) + self.batch_size(step + len(sizes)) <= PLANNED_ROWS:
-                    sizes.append(self.batch_size(step + len(sizes)))
-                domains, rows = sampler.take_up_to(sum(sizes))
-                first = 0
-                for size in sizes:
-                    if first + size > len(rows):  # `next` finds that out by itself, and says why
-                        return
-                    part = rank_part(size, self.rank, self.num_ranks)
-                    chosen = slice(first + part.start, first + part.stop)
-                    if not self._put(self._read(domains[chosen], rows[chosen])):
-                        return
-                    first += size
-                step += len(sizes)
+            for domains, rows in plan:
+                if not self._put(self._read(domains, rows)):
+                    return
         except BaseException as error:  # handed to whoever asks for the batch that could not be made
             self._put(error)
 

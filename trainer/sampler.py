@@ -101,15 +101,23 @@ class MixtureSampler:
 
         Raises `FormatError` when the epoch caps have stopped every domain before.
         """
-        domains, rows = self.take_up_to(count)
-        if len(rows) < count:
-            drawn = zip(self.domains, self.drawn.tolist(), strict=True)
-            listed = ", ".join(f"{domain.name} {rows:,} of {_limit(domain)}" for domain, rows in drawn)
-            raise FormatError(f"every domain has reached its epoch cap (rows drawn: {listed}); raise max_epochs.")
-        return domains, rows
+        domains, ordinals = self._planned(count)
+        self._check(len(domains), count)
+        return domains, self._places(domains, ordinals)
 
     def take_up_to(self, count: int) -> tuple[Ints, Ints]:
         """Returns as many of the next ``count`` rows as the epoch caps allow."""
+        domains, ordinals = self._planned(count)
+        return domains, self._places(domains, ordinals)
+
+    def pass_over(self, count: int) -> Ints:
+        """Returns the domains of the next ``count`` rows, int64[count], and goes on behind them; raises as `take`."""
+        domains, _ = self._planned(count)
+        self._check(len(domains), count)
+        return domains
+
+    def _planned(self, count: int) -> tuple[Ints, Ints]:
+        """Returns the domains of the next rows, and each row's running number within its domain, epochs included."""
         planned: list[tuple[Ints, Ints]] = []
         while count > 0:
             until = self.stages[self.stage].until_row
@@ -118,10 +126,17 @@ class MixtureSampler:
             taken = len(planned[-1][0])
             self.num_planned += taken
             count = count - taken if taken == wanted else 0
-        if not planned:
-            return np.empty(0, np.int64), np.empty(0, np.int64)
-        domains, ordinals = (np.concatenate(parts) for parts in zip(*planned, strict=True))
-        return domains, self._places(domains, ordinals)
+        if len(planned) == 1:
+            return planned[0]
+        domains, ordinals = zip(*planned, strict=True) if planned else ((), ())
+        empty = np.empty(0, np.int64)
+        return np.concatenate([*domains, empty]), np.concatenate([*ordinals, empty])
+
+    def _check(self, planned: int, wanted: int) -> None:
+        if planned < wanted:
+            drawn = zip(self.domains, self.drawn.tolist(), strict=True)
+            listed = ", ".join(f"{domain.name} {rows:,} of {_limit(domain)}" for domain, rows in drawn)
+            raise FormatError(f"every domain has reached its epoch cap (rows drawn: {listed}); raise max_epochs.")
 
     def _places(self, domains: Ints, ordinals: Ints) -> Ints:
         """Maps a domain's running number (epochs included) to a row of the domain."""

@@ -13,8 +13,8 @@ def blend(shares: Floats, caps: Ints, drawn: Ints, deficits: Floats, count: int)
     """Plans up to ``count`` rows and returns, for each, its domain and its running number within that, int64 both.
 
     All arrays have one entry per domain. ``caps`` is the most rows that a domain may give, negative for no cap.
-    ``drawn`` (rows so far) and ``deficits`` (share · rows planned - rows drawn) are brought forward in place. Fewer rows
-    come back when every domain with a share above 0 has reached its cap.
+    ``drawn`` (rows so far) and ``deficits`` (share · rows planned - rows drawn) are brought forward in place. Fewer
+    rows come back when every domain with a share above 0 has reached its cap.
     """
     from dataeng.kernels.blending import plan_rows
 
