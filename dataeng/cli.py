@@ -14,6 +14,7 @@ from dataeng.cli_index import index_app
 from dataeng.cli_mix import mix_app
 from dataeng.cli_tokenizer import train_tokenizer
 from dataeng.cli_packs import packs_app, remove, trace
+from dataeng.cli_rows import packing
 from dataeng.errors import DataengError
 
 
@@ -41,6 +42,7 @@ app.add_typer(index_app, name="index")
 app.add_typer(mix_app, name="mix")
 app.command("train-tokenizer")(train_tokenizer)
 app.add_typer(packs_app, name="packs")
+app.command("packing")(packing)
 
 PipelineFile = Annotated[Path, typer.Argument(help="The pipeline file (YAML).", metavar="FILE")]
 Run = Annotated[Path, typer.Argument(help="A run folder, e.g. runs/cc_clean.", metavar="RUN")]

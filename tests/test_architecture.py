@@ -32,7 +32,8 @@ ALLOWED: dict[str, set[str]] = {
     "dataeng.formats": LEAVES,
     "dataeng.kernels": LEAVES | {"dataeng.document"},
     "dataeng.presets": LEAVES | {"dataeng.predicate", "dataeng.yaml_file"},
-    "dataeng.mixture": LEAVES | {"dataeng.formats"},
+    "dataeng.mixture": LEAVES | {"dataeng.formats", "dataeng.kernels"},
+    "dataeng.packing": LEAVES | {"dataeng.formats", "dataeng.kernels"},
     "dataeng.stage": LEAVES | {"dataeng.document", "dataeng.formats"},
     "dataeng.stages": LEAVES
     | {"dataeng", "dataeng.document", "dataeng.predicate", "dataeng.formats", "dataeng.kernels", "dataeng.stage"}
@@ -57,8 +58,8 @@ ALLOWED: dict[str, set[str]] = {
     "dataeng.report": LEAVES
     | {"dataeng", "dataeng.config", "dataeng.document", "dataeng.engine", "dataeng.formats", "dataeng.mixture"}
     | {"dataeng.plan", "dataeng.predicate", "dataeng.stage", "dataeng.stages", "dataeng.fingerprint"}
-    | {"dataeng.presets", "dataeng.kernels", "dataeng.yaml_file"},  # rules are decided again, and signals are described
-    "trainer": LEAVES | {"dataeng.formats", "dataeng.mixture"},
+    | {"dataeng.presets", "dataeng.kernels", "dataeng.packing", "dataeng.yaml_file"},  # rules are decided again
+    "trainer": LEAVES | {"dataeng.formats", "dataeng.mixture", "dataeng.packing"},
 }
 #: Stages that the planner puts behind others; nobody names them in a pipeline.
 FOLLOWERS = {"RecordIndex"}
@@ -71,6 +72,7 @@ ENTRY_POINTS = {
     "dataeng.__main__",
     "dataeng",
 }
+ENTRY_POINTS = {"dataeng.cli", "dataeng.cli_index", "dataeng.cli_mix", "dataeng.cli_rows", "dataeng.__main__", "dataeng"}
 
 
 @lru_cache

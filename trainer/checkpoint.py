@@ -28,7 +28,8 @@ from dataeng.formats.atomic import AtomicFile, commit_all, fs, read_json, write_
 from dataeng.formats.atomic import sha256_file as sha256_of
 from trainer.optim import Optimizers
 
-FORMAT = "trainer checkpoint 1"
+FORMAT = "trainer checkpoint 2"
+OLD_FORMATS = ("trainer checkpoint 1",)  # 1: rows were planned one by one and had no padding
 STATE_NAME = "state.json"
 Tensors = dict[str, Tensor]
 
@@ -117,6 +118,11 @@ class CheckpointFolder:
             state = read_json(path)
         except (OSError, ValueError) as error:
             raise FormatError(f"cannot read checkpoint {path}: {error}.") from error
+        if isinstance(state, dict) and state.get("format") in OLD_FORMATS:
+            raise FormatError(
+                f"{path} was written by an earlier version of this trainer, whose rows came in another order; that "
+                "version goes on from it."
+            )
         if not isinstance(state, dict) or state.get("format") != FORMAT:
             raise FormatError(f"{path} is not a checkpoint of this trainer (expected format '{FORMAT}').")
         self._check_identity(path, state["identity"])

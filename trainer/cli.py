@@ -13,6 +13,7 @@ from rich.text import Text
 
 from dataeng.errors import ConfigError, DataengError
 from dataeng.formats.reweighting import Method
+from dataeng.packing.rows import METHODS
 from trainer.config import PRESETS, Decay, OptimizerName, Options, Schedule, TrainConfig, derive_config
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ def train(
     steps: Annotated[int, typer.Option(help="Optimizer steps.")] = 300,
     batch_size: Annotated[int | None, typer.Option(help="Rows per step. Default: the preset's.")] = None,
     sequence_length: Annotated[int | None, typer.Option(help="Tokens per row. Default: the preset's.")] = None,
+    packing: Annotated[
+        str | None, typer.Option(help=f"How documents become rows: {', '.join(METHODS)}. Default: the manifest's.")
+    ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate. Default: the preset's.")] = None,
     seed: Annotated[int, typer.Option(help="Decides initial weights and the order of rows.")] = 0,
     reweighting: Annotated[
@@ -75,6 +79,7 @@ def train(
         steps=steps,
         batch_size=batch_size,
         sequence_length=sequence_length,
+        packing=packing,
         learning_rate=learning_rate,
         seed=seed,
         reweighting=reweighting,

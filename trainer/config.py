@@ -16,6 +16,8 @@ from pydantic import ValidationError
 from dataeng.errors import ConfigError, nearest
 from dataeng.formats.mixture import MixtureManifest
 from dataeng.formats.reweighting import Method, Reweighting
+from dataeng.packing.rows import Method as Packing
+from dataeng.packing.rows import checked_method
 
 Normalization = Literal["planned", "batch"]
 OptimizerName = Literal["adamw", "adafactor", "lion", "muon"]
@@ -128,6 +130,7 @@ class Options:
     steps: int = 300
     batch_size: int | None = None
     sequence_length: int | None = None
+    packing: str | None = None
     learning_rate: float | None = None
     seed: int = 0
     reweighting: str | None = None
@@ -166,6 +169,7 @@ class TrainConfig:
     num_steps: int
     batch_size: int
     sequence_length: int
+    packing: Packing
     seed: int
     device: str | None
     threads: int | None
@@ -230,6 +234,7 @@ def derive_config(options: Options, manifest: MixtureManifest) -> TrainConfig:
         num_steps=options.steps,
         batch_size=batch_size,
         sequence_length=sequence_length,
+        packing=manifest.packing if options.packing is None else checked_method(options.packing),
         seed=options.seed,
         device=options.device,
         threads=options.threads,
@@ -325,6 +330,7 @@ def identity(config: TrainConfig, manifest: MixtureManifest, pack_hashes: dict[s
         "steps": config.num_steps,
         "batch_size": config.batch_size,
         "sequence_length": config.sequence_length,
+        "packing": config.packing,
         "seed": config.seed,
         "tokenizer_sha256": manifest.tokenizer_sha256,
     }
@@ -340,7 +346,10 @@ def identity(config: TrainConfig, manifest: MixtureManifest, pack_hashes: dict[s
     for name, domain in manifest.domains.items():
         for field in ("num_documents", "num_tokens", "weight", "max_epochs"):
             values[f"domains.{name}.{field}"] = getattr(domain, field)
+        values[f"domains.{name}.order"] = None if domain.order is None else domain.order.model_dump()
         values[f"domains.{name}.pack_sha256"] = ", ".join(pack_hashes[name])
+    for stage in manifest.schedule:
+        values[f"stages.{stage.name}"] = stage.model_dump()
     return values
 
 

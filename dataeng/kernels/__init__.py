@@ -34,6 +34,10 @@ KERNELS = (
     "bpe_merges",
     "noising",
     "unigram",
+    "packing",
+    "row_reading",
+    "permutation",
+    "blending",
 )
 
 
