@@ -33,6 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "dataeng.kernels": LEAVES | {"dataeng.document"},
     "dataeng.presets": LEAVES | {"dataeng.predicate", "dataeng.yaml_file"},
     "dataeng.mixture": LEAVES | {"dataeng.formats"},
+    "dataeng.exports": LEAVES | {"dataeng.formats"},
     "dataeng.stage": LEAVES | {"dataeng.document", "dataeng.formats"},
     "dataeng.stages": LEAVES
     | {"dataeng", "dataeng.document", "dataeng.predicate", "dataeng.formats", "dataeng.kernels", "dataeng.stage"}
@@ -56,12 +57,13 @@ ALLOWED: dict[str, set[str]] = {
     "dataeng.report": LEAVES
     | {"dataeng", "dataeng.config", "dataeng.document", "dataeng.engine", "dataeng.formats", "dataeng.mixture"}
     | {"dataeng.plan", "dataeng.predicate", "dataeng.stage", "dataeng.stages", "dataeng.fingerprint"}
-    | {"dataeng.presets", "dataeng.kernels", "dataeng.yaml_file"},  # rules are decided again, and signals are described
+    | {"dataeng.presets", "dataeng.kernels", "dataeng.yaml_file"}  # rules are decided again, and signals are described
+    | {"dataeng.exports"},
     "trainer": LEAVES | {"dataeng.formats", "dataeng.mixture"},
 }
 #: Stages that the planner puts behind others; nobody names them in a pipeline.
 FOLLOWERS = {"RecordIndex"}
-ENTRY_POINTS = {"dataeng.cli", "dataeng.cli_index", "dataeng.cli_mix", "dataeng.__main__", "dataeng"}
+ENTRY_POINTS = {"dataeng.cli", "dataeng.cli_export", "dataeng.cli_index", "dataeng.cli_mix", "dataeng.__main__", "dataeng"}
 
 
 @lru_cache
