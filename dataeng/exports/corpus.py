@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from dataeng.errors import ConfigError, FormatError
 from dataeng.formats.atomic import sha256_file
 from dataeng.formats.mixture import load_mixture
-from dataeng.formats.pack import MANIFEST_NAME, Pack, PackManifest, PackShard, verify_pack
+from dataeng.formats.pack import MANIFEST_NAME, Pack, PackManifest, PackShard, load_manifest, verify_pack
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,7 @@ def _find(target: Path) -> tuple[dict[str, list[Path]], dict[str, float], bool]:
         folders = {name: [target.parent / pack for pack in domain.packs] for name, domain in mixture.domains.items()}
         return folders, {name: domain.weight for name, domain in mixture.domains.items()}, False
     if (target / MANIFEST_NAME).exists():
-        pack = Pack(target)
-        return {pack.manifest.domain: [target]}, {}, True
+        return {load_manifest(target).domain: [target]}, {}, True
     packs = sorted(path.parent for path in target.glob(f"packs/*/{MANIFEST_NAME}"))
     if not packs:
         raise ConfigError(
