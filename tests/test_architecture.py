@@ -63,7 +63,14 @@ ALLOWED: dict[str, set[str]] = {
 }
 #: Stages that the planner puts behind others; nobody names them in a pipeline.
 FOLLOWERS = {"RecordIndex"}
-ENTRY_POINTS = {"dataeng.cli", "dataeng.cli_export", "dataeng.cli_index", "dataeng.cli_mix", "dataeng.__main__", "dataeng"}
+ENTRY_POINTS = {
+    "dataeng.cli",
+    "dataeng.cli_export",
+    "dataeng.cli_index",
+    "dataeng.cli_mix",
+    "dataeng.__main__",
+    "dataeng",
+}
 
 
 @lru_cache

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 from dataeng.errors import ConfigError, FormatError
 from dataeng.formats.atomic import sha256_file
 from dataeng.formats.mixture import load_mixture
-from dataeng.formats.pack import MANIFEST_NAME, Pack, PackManifest, PackShard, load_manifest, verify_pack
+from dataeng.formats.pack import MANIFEST_NAME, Pack, PackManifest, PackShard, load_manifest
+from dataeng.formats.pack_verification import verify_pack
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def _find(target: Path) -> tuple[dict[str, list[Path]], dict[str, float], bool]:
 
 def _agreed(packs: list[Pack]) -> PackManifest:
     first = packs[0]
-    for field in ("tokenizer_sha256", "vocab_size", "eos_id", "dtype"):
+    for field in ("tokenizer_sha256", "vocab_size", "eos_id", "eos", "bos_id", "dtype"):
         for pack in packs[1:]:
             mine, other = (getattr(manifest, field) for manifest in (first.manifest, pack.manifest))
             if mine != other:

@@ -13,9 +13,7 @@ from dataeng.exports.blocks import token_blocks
 from dataeng.exports.corpus import Domain
 from dataeng.exports.layout import Job
 from dataeng.exports.output import OutputFolder
-
-MAGIC = b"MMIDIDX\x00\x00"
-DTYPE_CODES = {"uint16": 8, "int32": 4}
+from dataeng.formats.megatron_index import DTYPE_CODES, MAGIC
 
 
 def write(job: Job, domain: Domain, out: OutputFolder) -> None:
