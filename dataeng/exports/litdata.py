@@ -85,12 +85,16 @@ def point_at(job: Job) -> list[str]:
     folders = [str(job.output if job.corpus.alone else job.output / name) for name in weights]
     loader = f"item_loader=TokensLoader(block_size={block})"
     lines = ["# litData", f"parts = [StreamingDataset(folder, {loader}) for folder in {folders}]"]
-    if job.masked:
-        lines += [
-            f"masks = [StreamingDataset(f'{{folder}}/loss_mask', {loader}) for folder in {folders}]",
-            "parts = [ParallelStreamingDataset(pair) for pair in zip(parts, masks)]",
-        ]
+    listed = ", ".join(f"{weight:.6g}" for weight in weights.values())
+    combined = f"weights=[{listed}], seed=42, iterate_over_all=False)"
     if len(weights) > 1:
-        listed = ", ".join(f"{weight:.6g}" for weight in weights.values())
-        lines.append(f"dataset = CombinedStreamingDataset(parts, weights=[{listed}])")
+        lines.append(f"dataset = CombinedStreamingDataset(parts, {combined}")
+    if job.masked:
+        lines.append(f"masks = [StreamingDataset(f'{{folder}}/loss_mask', {loader}) for folder in {folders}]")
+        lines += (
+            # litData combines streaming datasets only: two combinations of one seed take the same turns.
+            [f"masks = CombinedStreamingDataset(masks, {combined}", "dataset = zip(dataset, masks)"]
+            if len(weights) > 1
+            else ["dataset = ParallelStreamingDataset([*parts, *masks])"]
+        )
     return lines

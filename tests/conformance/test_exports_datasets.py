@@ -249,3 +249,30 @@ def test_datasets_loads_rows_and_every_domain(tmp_path: Path, monkeypatch: pytes
     assert len(list((out / "web").glob("train-*-of-00004.parquet"))) == 4  # 19 rows, 6 in a file
     assert load_dataset(out, "code", tmp_path)["labels"][:] == rows(code.tokens(), 16)
     assert web.with_format("torch")[0]["input_ids"].dtype.is_signed
+
+
+def test_the_lines_that_are_printed_are_code_that_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    run = write_run(tmp_path / "run", {"web": SPECIAL, "cc-news": Content([[[4] * 40]], [None])})
+    # Of litData's rows each is from one shard.
+    shards = [[token for document in shard for token in document] for shard in SPECIAL.per_shard()]
+    flat = [*shards, [4] * 40, SPECIAL.tokens()]
+    known = {tuple(row) for tokens in flat for row in rows(tokens, 16)}
+    for form, module in (("huggingface", "datasets"), ("litdata", "litdata")):
+        scope = dict(vars(peers.load(module)))
+        exec("\n".join(export(run, form, tmp_path / form, Options(sequence_length=16)).lines), scope)
+        read = [item["input_ids"] if form == "huggingface" else item[0].tolist() for item in scope["dataset"]]
+        assert len(read) > 3 and {tuple(row) for row in read} <= known
+
+
+def test_masks_of_a_mixture_stay_with_their_tokens(tmp_path: Path) -> None:
+    """Every token's mask is its parity, so that a pair out of step would show."""
+    domains = {
+        name: Content([[tokens]], [[[token % 2 for token in tokens] + [EOS % 2]]])
+        for name, tokens in (("a", list(range(500))), ("b", [number * 3 + 1 for number in range(300)]))
+    }
+    result = export(write_run(tmp_path / "run", domains), "litdata", tmp_path / "out", Options(sequence_length=8))
+    scope = dict(vars(peers.load("litdata")))
+    exec("\n".join(result.lines), scope)
+    pairs = [(tokens.tolist(), mask.tolist()) for tokens, mask in scope["dataset"]]
+    assert len(pairs) > 30 and all([token % 2 for token in tokens] == mask for tokens, mask in pairs)

@@ -103,8 +103,10 @@ def document_ids(domain: str, content: Content) -> list[str]:
     ]
 
 
-def write_pack(folder: Path, content: Content, domain: str = "web", **changes: object) -> Path:
-    """Writes a pack; its tokenizer lies in the folder above."""
+def write_pack(
+    folder: Path, content: Content, domain: str = "web", parquet_alone: bool = False, **changes: object
+) -> Path:
+    """Writes a pack, as Megatron's files or in Parquet alone; its tokenizer lies in the folder above."""
     folder.mkdir(parents=True)
     tokenizer = folder.parent / "tokenizer.json"
     tokenizer.write_text(TOKENIZER)
@@ -127,7 +129,13 @@ def write_pack(folder: Path, content: Content, domain: str = "web", **changes: o
         arrays = {key: pa.array(values, strings.get(key)) for key, values in table.items()}
         pq.write_table(pa.table(arrays), folder / f"{name}.docs.parquet")
         kinds = {"bin": "bin", "idx": "idx", "docs": "docs.parquet"}
-        if masks is not None:
+        if parquet_alone:
+            arrays["tokens"] = pa.array(ended, pa.large_list(pa.from_numpy_dtype(flat.dtype)))
+            if masks is not None:
+                arrays["mask"] = pa.array(masks, pa.large_list(pa.uint8()))
+            pq.write_table(pa.table(arrays), folder / f"{name}.parquet", row_group_size=2)
+            kinds = {"docs": "docs.parquet", "parquet": "parquet"}
+        elif masks is not None:
             flat_mask = np.array([value for mask in masks for value in mask], np.uint8)
             (folder / f"{name}.mask").write_bytes(flat_mask.tobytes())
             kinds["mask"] = "mask"

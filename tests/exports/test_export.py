@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from dataeng.errors import ConfigError, FormatError
 from dataeng.exports import llmc
 from dataeng.exports.export import FORMATS, export
 from dataeng.exports.layout import Options
+from tests.conformance import peers
 from tests.exports.packs import VOCABULARIES, Content, write_mixture, write_pack, write_run
 
 PLAIN = Content([[[1, 2, 3], []], [[4]]], [None, None])
@@ -62,6 +64,19 @@ def test_a_dropped_mask_is_not_written(tmp_path: Path, form: str) -> None:
     assert export(folder, form, tmp_path / "kept", choices).manifest.masked
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_packs_in_parquet_alone_give_the_same_export(tmp_path: Path, form: str) -> None:
+    content = Content([[[1, 2, 3], [], [9] * 300], [], [[4]]], [[[0, 1, 1, 1], [1], [1] * 301], None, None])
+    choices: dict[str, Any] = {"options": Options(tokenizer_name="x"), "drop_mask": not FORMATS[form].masks}
+    both = [
+        export(
+            write_pack(tmp_path / name / "web", content, parquet_alone=alone), form, tmp_path / name / "out", **choices
+        )
+        for name, alone in (("megatron", False), ("parquet", True))
+    ]
+    assert both[0].manifest.domains == both[1].manifest.domains
+
+
 def test_rows_are_only_for_formats_with_rows(tmp_path: Path) -> None:
     options = Options(sequence_length=4)
     refused(tmp_path, "olmo has no rows.*huggingface, litdata, mds", PLAIN, "olmo", options=options)
@@ -96,6 +111,27 @@ def test_the_command_prints_a_table_and_the_reader_s_lines(tmp_path: Path) -> No
     assert manifest["domains"]["code"]["weight"] == 0.75 and manifest["vocab_size"] == VOCABULARIES["uint16"]
     again = CliRunner().invoke(app, arguments, catch_exceptions=False).stdout
     assert again.startswith("nothing to do: ")
+
+
+def test_the_commands_and_the_code_of_the_docs_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[2] / "docs/exports.md").read_text()
+    commands = re.findall(r"^\$ dataeng (.+)$", text, re.MULTILINE)
+    blocks = [
+        block for block in re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE) if "import" in block
+    ]
+    assert len(commands) == 7 and len(blocks) == 3
+    assert {name for name in FORMATS if f"| `{name}` |" in text} == FORMATS.keys()
+    long = Content([[[number] * 50 for number in range(10)]], [None])
+    write_run(tmp_path / "runs/cc_clean", {"web": long, "code": long})
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    peers.load("litdata")
+    for command in commands:
+        assert CliRunner().invoke(app, command.split(), catch_exceptions=False).exit_code == 0
+    for block in blocks:
+        scope: dict[str, Any] = {}
+        exec(block, scope)
+        assert next(iter(scope["dataset"])) is not None
 
 
 def test_the_help_names_every_format() -> None:
