@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
+from dataeng.cli_export import export
 from dataeng.cli_index import index_app
 from dataeng.cli_mix import mix_app
 from dataeng.cli_tokenizer import train_tokenizer
@@ -43,6 +44,7 @@ app.add_typer(mix_app, name="mix")
 app.command("train-tokenizer")(train_tokenizer)
 app.add_typer(packs_app, name="packs")
 app.command("packing")(packing)
+app.command()(export)
 
 PipelineFile = Annotated[Path, typer.Argument(help="The pipeline file (YAML).", metavar="FILE")]
 Run = Annotated[Path, typer.Argument(help="A run folder, e.g. runs/cc_clean.", metavar="RUN")]

@@ -34,6 +34,8 @@ ALLOWED: dict[str, set[str]] = {
     "dataeng.presets": LEAVES | {"dataeng.predicate", "dataeng.yaml_file"},
     "dataeng.mixture": LEAVES | {"dataeng.formats", "dataeng.kernels"},
     "dataeng.packing": LEAVES | {"dataeng.formats", "dataeng.kernels"},
+    "dataeng.mixture": LEAVES | {"dataeng.formats"},
+    "dataeng.exports": LEAVES | {"dataeng.formats"},
     "dataeng.stage": LEAVES | {"dataeng.document", "dataeng.formats"},
     "dataeng.stages": LEAVES
     | {"dataeng", "dataeng.document", "dataeng.predicate", "dataeng.formats", "dataeng.kernels", "dataeng.stage"}
@@ -60,6 +62,9 @@ ALLOWED: dict[str, set[str]] = {
     | {"dataeng.plan", "dataeng.predicate", "dataeng.stage", "dataeng.stages", "dataeng.fingerprint"}
     | {"dataeng.presets", "dataeng.kernels", "dataeng.packing", "dataeng.yaml_file"},  # rules are decided again
     "trainer": LEAVES | {"dataeng.formats", "dataeng.mixture", "dataeng.packing"},
+    | {"dataeng.presets", "dataeng.kernels", "dataeng.yaml_file"}  # rules are decided again, and signals are described
+    | {"dataeng.exports"},
+    "trainer": LEAVES | {"dataeng.formats", "dataeng.mixture"},
 }
 #: Stages that the planner puts behind others; nobody names them in a pipeline.
 FOLLOWERS = {"RecordIndex"}
@@ -73,6 +78,12 @@ ENTRY_POINTS = {
     "dataeng",
 }
 ENTRY_POINTS = {"dataeng.cli", "dataeng.cli_index", "dataeng.cli_mix", "dataeng.cli_rows", "dataeng.__main__", "dataeng"}
+    "dataeng.cli_export",
+    "dataeng.cli_index",
+    "dataeng.cli_mix",
+    "dataeng.__main__",
+    "dataeng",
+}
 
 
 @lru_cache
