@@ -34,7 +34,6 @@ ALLOWED: dict[str, set[str]] = {
     "dataeng.presets": LEAVES | {"dataeng.predicate", "dataeng.yaml_file"},
     "dataeng.mixture": LEAVES | {"dataeng.formats", "dataeng.kernels"},
     "dataeng.packing": LEAVES | {"dataeng.formats", "dataeng.kernels"},
-    "dataeng.mixture": LEAVES | {"dataeng.formats"},
     "dataeng.exports": LEAVES | {"dataeng.formats"},
     "dataeng.stage": LEAVES | {"dataeng.document", "dataeng.formats"},
     "dataeng.stages": LEAVES
@@ -60,27 +59,20 @@ ALLOWED: dict[str, set[str]] = {
     "dataeng.report": LEAVES
     | {"dataeng", "dataeng.config", "dataeng.document", "dataeng.engine", "dataeng.formats", "dataeng.mixture"}
     | {"dataeng.plan", "dataeng.predicate", "dataeng.stage", "dataeng.stages", "dataeng.fingerprint"}
-    | {"dataeng.presets", "dataeng.kernels", "dataeng.packing", "dataeng.yaml_file"},  # rules are decided again
-    "trainer": LEAVES | {"dataeng.formats", "dataeng.mixture", "dataeng.packing"},
     | {"dataeng.presets", "dataeng.kernels", "dataeng.yaml_file"}  # rules are decided again, and signals are described
-    | {"dataeng.exports"},
-    "trainer": LEAVES | {"dataeng.formats", "dataeng.mixture"},
+    | {"dataeng.exports", "dataeng.packing"},
+    "trainer": LEAVES | {"dataeng.formats", "dataeng.mixture", "dataeng.packing"},
 }
 #: Stages that the planner puts behind others; nobody names them in a pipeline.
 FOLLOWERS = {"RecordIndex"}
 ENTRY_POINTS = {
     "dataeng.cli",
-    "dataeng.cli_index",
-    "dataeng.cli_mix",
-    "dataeng.cli_tokenizer",
-    "dataeng.cli_packs",
-    "dataeng.__main__",
-    "dataeng",
-}
-ENTRY_POINTS = {"dataeng.cli", "dataeng.cli_index", "dataeng.cli_mix", "dataeng.cli_rows", "dataeng.__main__", "dataeng"}
     "dataeng.cli_export",
     "dataeng.cli_index",
     "dataeng.cli_mix",
+    "dataeng.cli_packs",
+    "dataeng.cli_rows",
+    "dataeng.cli_tokenizer",
     "dataeng.__main__",
     "dataeng",
 }

@@ -4,8 +4,8 @@
 
 Packs of ``--tokens`` million random tokens in three domains are made in a temporary folder. Documents are as long as
 those of DIR's ``domains/*.jsonl.gz`` (a token for four bytes), drawn with replacement; without DIR, lognormal around
-400 tokens. Every packing reads as many tokens as there are, in batches of 32 rows of 2,048 + 1, in shares that are not the
-natural ones; halfway the state goes through JSON into a fresh loader. With ``--peers``, the same tokens through the
+400 tokens. Every packing reads as many tokens as there are, in batches of 32 rows of 2,048 + 1, in shares that are not
+the natural ones; halfway the state goes through JSON into a fresh loader. With ``--peers``, the same tokens through the
 readers of other trainers, which need not be installed otherwise: Megatron-LM's blended GPT dataset, datatrove's folder
 dataset with its shuffle, LitData and MosaicML streaming (one domain, a twentieth of the tokens), all in this process.
 
