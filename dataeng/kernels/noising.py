@@ -59,6 +59,14 @@ def count_spans(size: int, density: float, mean_span: float) -> tuple[int, int]:
     return span_counts(size, density, mean_span)
 
 
+@kernel
+def max_spans_kernel(max_tokens: int, density: float, mean_span: float) -> int:
+    most = 0
+    for size in range(2, max_tokens + 1):
+        most = max(most, span_counts(size, density, mean_span)[1])
+    return most
+
+
 @inlined
 def num_pieces(size: int, max_tokens: int) -> int:
     """Returns into how many pieces of almost equal size a document is cut, so that none has more than allowed."""
@@ -155,11 +163,11 @@ def corrupt_spans(
     """Replaces random spans of every piece of a document by sentinels, and puts what was there behind it.
 
     A piece becomes ``before, input, between, target, after``. The input has a sentinel for every span, the target every
-    sentinel followed by its span; the target and the token after it are labels. Spans begin with what is kept and end
-    with noise, and all ways to cut are equally likely, as in T5's ``random_spans_noise_mask`` (Raffel et al.,
-    arXiv 1910.10683; github.com/google-research/text-to-text-transfer-transformer, Apache-2.0). There may be fewer spans
-    than ``mean_span`` asks for where noise is dense, since one token at least is kept between two. A document of fewer
-    than two tokens stays as it is and is not trained on.
+    sentinel followed by its span; the target and the token after it are labels. A piece begins with tokens that are
+    kept and ends with noise, and all ways to cut it are equally likely, as in T5's ``random_spans_noise_mask`` (Raffel
+    et al., arXiv 1910.10683; github.com/google-research/text-to-text-transfer-transformer, Apache-2.0). There may be
+    fewer spans than ``mean_span`` asks for where noise is dense, since one token at least is kept between two. A
+    document of fewer than two tokens stays as it is and is not trained on.
 
     Args:
       tokens, lengths: int32 [T] and [documents].
@@ -180,7 +188,7 @@ def corrupt_spans(
 
 def max_spans(max_tokens: int, density: float, mean_span: float) -> int:
     """Returns how many sentinels pieces of up to so many tokens need at most."""
-    return max((count_spans(size, density, mean_span)[1] for size in range(2, max_tokens + 1)), default=0)
+    return int(max_spans_kernel(max_tokens, density, mean_span))
 
 
 @kernel
