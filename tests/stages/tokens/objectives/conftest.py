@@ -40,6 +40,6 @@ def tokenizer_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return byte_level_tokenizer(tmp_path_factory.mktemp("tokenizer") / "tokenizer.json")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tokenizer(tokenizer_path: Path) -> PackTokenizer:
     return load_tokenizer(tokenizer_path)

@@ -111,8 +111,7 @@ TEXTS = st.lists(st.text(max_size=30), max_size=4)
 
 @settings(max_examples=100, deadline=None)
 @given(texts=TEXTS, level=st.sampled_from(["character", "token"]), seed=st.integers(0, 99))
-def test_the_text_can_be_put_together_again(tokenizer_path: Path, texts: list[str], level: str, seed: int) -> None:
-    tokenizer = load_tokenizer(tokenizer_path)
+def test_the_text_can_be_put_together_again(tokenizer: PackTokenizer, texts: list[str], level: str, seed: int) -> None:
     fim = prepared(tokenizer, level=level, rate=1, seed=seed)
     rows = frame([*texts])
     found = split(fim.encode(rows, tokenizer, Ends(1, 0)))

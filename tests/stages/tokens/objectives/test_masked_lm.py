@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,7 +11,7 @@ from pydantic import ValidationError
 from dataeng.errors import ConfigError
 from dataeng.stages.tokens.objectives.ends import Ends
 from dataeng.stages.tokens.objectives.masked_lm import MaskedLm
-from dataeng.stages.tokens.pack_tokenizer import PackTokenizer, load_tokenizer
+from dataeng.stages.tokens.pack_tokenizer import PackTokenizer
 from tests.stages.tokens.objectives.conftest import SPECIAL
 from tests.stages.tokens.objectives.test_fim import frame, split
 
@@ -34,9 +32,8 @@ def prepared(tokenizer: PackTokenizer, ends: Ends = ENDS, **options: object) -> 
     bos=st.sampled_from([None, 1]),
 )
 def test_the_second_half_is_the_document_and_the_first_differs_only_at_labels(
-    tokenizer_path: Path, texts: list[str], max_tokens: int, bos: int | None
+    tokenizer: PackTokenizer, texts: list[str], max_tokens: int, bos: int | None
 ) -> None:
-    tokenizer = load_tokenizer(tokenizer_path)
     ends = Ends(bos, 0)
     objective = prepared(tokenizer, ends, max_tokens=max_tokens)
     rows = frame([*texts])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import polars as pl
 import pytest
@@ -14,7 +12,7 @@ from pydantic import ValidationError
 from dataeng.errors import ConfigError
 from dataeng.stages.tokens.objectives.ends import Ends
 from dataeng.stages.tokens.objectives.span_corruption import SpanCorruption
-from dataeng.stages.tokens.pack_tokenizer import PackTokenizer, load_tokenizer
+from dataeng.stages.tokens.pack_tokenizer import PackTokenizer
 from tests.stages.tokens.objectives.test_fim import frame, split
 
 ENDS = Ends(1, 0)
@@ -46,9 +44,8 @@ def filled_in(inputs: list[int], target: list[int], sentinels: list[int]) -> lis
     bos=st.sampled_from([None, 1]),
 )
 def test_every_piece_can_be_put_together_again(
-    tokenizer_path: Path, texts: list[str], max_tokens: int, separator: str | None, bos: int | None
+    tokenizer: PackTokenizer, texts: list[str], max_tokens: int, separator: str | None, bos: int | None
 ) -> None:
-    tokenizer = load_tokenizer(tokenizer_path)
     objective = prepared(tokenizer, Ends(bos, 0), max_tokens=max_tokens, separator=separator)
     sentinels = objective.sentinel_ids(tokenizer)
     between = None if separator is None else tokenizer.vocabulary.ids[separator]
