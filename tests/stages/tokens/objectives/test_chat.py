@@ -94,7 +94,7 @@ def test_a_hand_made_example(tokenizer: PackTokenizer) -> None:
 
 def test_an_answer_without_end_token_ends_with_eos_which_is_trained_on(tokenizer: PackTokenizer) -> None:
     turns = [message("user", "a"), message("assistant", "b")]
-    frame = chats(tokenizer, turns, turns + [message("user", "c")], template="question_answer")
+    frame = chats(tokenizer, turns, [*turns, message("user", "c")], template="question_answer")
     (first, mask), (second, other) = encoded(tokenizer, frame)
     assert decoded(tokenizer, first) == "Question: a\n\nAnswer: b<|endoftext|>" and mask[-2:] == [1, 1]
     assert decoded(tokenizer, second).endswith("\n\nQuestion: c<|endoftext|>") and other[-1] == 0
