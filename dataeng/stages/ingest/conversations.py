@@ -95,8 +95,9 @@ class Conversation(BaseModel):
         if content is None and message.get("tool_calls"):
             return ""
         parts = content if isinstance(content, list) else [content]
-        texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
-        if not all(isinstance(text, str) for text in texts):
+        found = [part.get("text") if isinstance(part, dict) else part for part in parts]
+        texts = [text for text in found if isinstance(text, str)]
+        if len(texts) < len(found):
             raise ConversationError(
                 f"message {number}, '{self.content}': expected a string or parts with text, found {_described(content)}"
             )

@@ -36,13 +36,13 @@ class MarkedTextEncoder:
         self.tokenizer: Any = Tokenizer.from_str(json.dumps(description))
         self.tokenizer.no_padding()
         self.tokenizer.no_truncation()
-        size = max(self.tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+        known: dict[str, int] = self.tokenizer.get_vocab(with_added_tokens=True)
+        size = max(known.values()) + 1
         #: What an id of the renamed tokenizer is in the one that was given: added tokens may have got other numbers.
         self.ids = np.arange(size, dtype=np.int64)
-        for name, (original, _) in renamed.items():
-            self.ids[self.tokenizer.token_to_id(name)] = original
         self.special = np.zeros(size, np.bool_)
-        self.special[[self.tokenizer.token_to_id(name) for name, (_, special) in renamed.items() if special]] = True
+        for name, (original, is_special) in renamed.items():
+            self.ids[known[name]], self.special[known[name]] = original, is_special
 
     def encode(self, texts: list[str]) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
         """Returns for every text its ids, [tokens], and where they come from, [tokens, start and stop] in characters.
@@ -151,7 +151,7 @@ class Chat(Objective):
             ids, mask = self._shortened(ids, mask, self.max_tokens - (ends.eos_id is not None))
             if ends.eos_id is not None:  # the conversation goes on; a model must not learn that it ends here
                 ids, mask = np.append(ids, ends.eos_id), np.append(mask, np.uint8(0))
-        elif self._lacks_eos(ids, ends):
+        elif ends.eos_id is not None and self._lacks_eos(ids, ends):
             ids, mask = np.append(ids, ends.eos_id), np.append(mask, mask[-1:] if len(mask) else np.uint8(0))
         return ids, mask
 

@@ -13,7 +13,8 @@ def document_keys(ids: pl.Series, seed: int, purpose: str) -> npt.NDArray[np.uin
     from dataeng.kernels.text import text_buffers
 
     keys = pl.select(pl.format("{}:{}:{}", pl.lit(purpose), pl.lit(seed), pl.lit(ids))).to_series()
-    return hash_texts(text_buffers(keys))[1]
+    low: npt.NDArray[np.uint64] = hash_texts(text_buffers(keys))[1]
+    return low
 
 
 def uniform(keys: npt.NDArray[np.uint64], index: int) -> npt.NDArray[np.float64]:
@@ -22,5 +23,4 @@ def uniform(keys: npt.NDArray[np.uint64], index: int) -> npt.NDArray[np.float64]
     for multiplier in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):  # MurmurHash3's finalizer
         mixed = (mixed ^ (mixed >> np.uint64(33))) * np.uint64(multiplier)
     mixed ^= mixed >> np.uint64(33)
-    unit: npt.NDArray[np.float64] = (mixed >> np.uint64(11)) * 2.0**-53
-    return unit
+    return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
