@@ -82,7 +82,7 @@ class ApplyChatTemplate(RowStage):
 
     def check(self) -> None:
         if self.tokenizer is not None:
-            self.setup({})
+            self.model_copy(deep=True).setup({})  # a compiled template cannot go to workers with the stage
 
     def setup(self, artifacts: Mapping[str, Path]) -> None:
         from dataeng.stages.tokens.chat_rendering import ChatRenderer

@@ -38,7 +38,10 @@ class WritePacks(Sink):
         default=None, description="A tokenizer.json or a SentencePiece .model; default: the one trained before"
     )
     objective: AnyObjective = Field(
-        default_factory=PlainText, description="What is made of a document before it becomes tokens"
+        default_factory=PlainText, description="What is made of a document: see docs/objectives.md"
+    )
+    objectives: dict[str, AnyObjective] = Field(
+        default={}, description="By domain, what is made of its documents instead"
     )
     objectives: dict[str, AnyObjective] = Field(
         default={}, description="By domain, what is made of its documents instead"
@@ -72,7 +75,7 @@ class WritePacks(Sink):
 
     def check(self) -> None:
         if self.tokenizer is not None:
-            self.setup({})
+            self.model_copy(deep=True).setup({})  # a tokenizer need not go to workers with the stage
 
     def setup(self, artifacts: Mapping[str, Path]) -> None:
         tokenizer = load_tokenizer(self.tokenizer or artifacts["tokenizer"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,8 @@ def test_what_it_needs_and_depends_on(tokenizer: Path) -> None:
     ]
     assert all(file.exists() for file in stage.model_files())
     assert special_tokens(tokenizer) == SPECIAL
+    stage.check()
+    assert pickle.loads(pickle.dumps(stage)) == stage  # as it gets to a worker
     from_artifact = ApplyChatTemplate(template="chatml")
     from_artifact.setup({"tokenizer": tokenizer})
     assert from_artifact.apply(rows()).height == 0
