@@ -15,7 +15,7 @@ from dataeng.formats.mixture import Order, load_mixture
 from dataeng.formats.pack import Pack
 from dataeng.packing.order import document_order
 from dataeng.packing.rows import METHODS, pack_rows
-from dataeng.report.mixture import pack_folders
+from dataeng.report.mixture_options import pack_folders
 from dataeng.report.visible import visible
 
 COLUMNS = (
