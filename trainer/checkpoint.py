@@ -205,9 +205,15 @@ def _indexes(state: dict[str, Any]) -> dict[str, int]:
     return {n: i for group in groups for n, i in zip(group["param_names"], group["params"], strict=True)}
 
 
+def model_tensors(model: nn.Module) -> Tensors:
+    """Returns the weights that training changes, by name: all, or with LoRA the adapters' alone."""
+    return {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
 def load_model_tensors(model: nn.Module, tensors: Tensors) -> None:
-    """Restores weights; raises `FormatError` naming the first one that is missing, surplus or of another shape."""
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    """Restores `model_tensors`; raises `FormatError` naming the first that is missing, surplus or of another shape."""
+    held = model_tensors(model)
+    expected = {name: tuple(value.shape) for name, value in held.items()}
     found = {name: tuple(value.shape) for name, value in tensors.items()}
     for name in [*expected, *found]:
         if expected.get(name) != found.get(name):
@@ -215,7 +221,8 @@ def load_model_tensors(model: nn.Module, tensors: Tensors) -> None:
                 f"the checkpoint is of another model: {name} is {found.get(name, 'absent')} in it, "
                 f"{expected.get(name, 'absent')} in this one."
             )
-    model.load_state_dict(tensors)
+    for name, value in held.items():
+        value.copy_(tensors[name])
 
 
 def random_state() -> tuple[Tensors, dict[str, Any]]:

@@ -26,16 +26,18 @@ from trainer.checkpoint import (
     load_model_tensors,
     load_optimizer_tensors,
     load_random_state,
+    model_tensors,
     optimizer_tensors,
     random_state,
 )
 from trainer.config import TrainConfig, as_json, identity
+from trainer.cross_entropy import token_losses
 from trainer.data import MixtureRows
 from trainer.device import autocast, choose_device, reproducible, to_device
+from trainer.initial import initial_model
 from trainer.learned import save_learned_mixture
 from trainer.loader import Loader
-from trainer.loss import domain_sums, loss_multipliers, token_losses, weighted_loss
-from trainer.model import Decoder
+from trainer.loss import domain_sums, loss_multipliers, weighted_loss
 from trainer.monitor import DomainRecord, DomainSummary, MetricsWriter, StepRecord
 from trainer.optim import build_optimizer
 from trainer.progress import Watcher
@@ -118,11 +120,7 @@ class _Run:
         self.stage_shares = [rows.label_shares(stage.shares) for stage in stages]
         self.controller = Controller(config.reweighting, self.stage_shares[0])
         torch.manual_seed(config.seed)  # the model has no dropout; whatever draws at random later starts from here
-        self.model = Decoder(config.model)
-        self.model.initialize(config.seed)
-        self.model.to(self.device)
-        if config.compile:
-            self.model.compile()
+        self.model = initial_model(config, self.device)
         self.optimizer = build_optimizer(self.model, config.optimizer)
         self.metrics = MetricsWriter(config.out)
         self.checkpoints = CheckpointFolder(
@@ -209,7 +207,7 @@ class _Run:
         rng_tensors, rng_state = random_state()
         self.checkpoints.save(
             step,
-            {"model": self.model.state_dict(), "optimizer": optimizer_tensors(self.optimizer), "rng": rng_tensors},
+            {"model": model_tensors(self.model), "optimizer": optimizer_tensors(self.optimizer), "rng": rng_tensors},
             {
                 "sampler": self.loader.state(),
                 "controller": self.controller.state(),
