@@ -92,8 +92,9 @@ def objectives_markdown() -> str:
     from dataeng.stages.ingest.conversations import Conversation
     from dataeng.stages.tokens.objectives import OBJECTIVES
 
+    described: dict[str, type[BaseModel]] = {**OBJECTIVES, "conversation (of read_files)": Conversation}
     lines = []
-    for name, cls in {**OBJECTIVES, "conversation (of read_files)": Conversation}.items():
+    for name, cls in described.items():
         lines += [
             f"### {name}",
             "",

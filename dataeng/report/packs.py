@@ -42,7 +42,7 @@ def packs_of(paths: Sequence[Path]) -> list[Path]:
             raise ConfigError(
                 f"{path} is no pack ({MANIFEST_NAME}), no run with packs (packs/DOMAIN), and no mixture manifest."
             )
-    named = {}
+    named: dict[Path, Path] = {}
     for folder in found:
         named.setdefault(folder.resolve(), folder)
     return list(named.values())

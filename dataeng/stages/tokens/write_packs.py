@@ -43,9 +43,6 @@ class WritePacks(Sink):
     objectives: dict[str, AnyObjective] = Field(
         default={}, description="By domain, what is made of its documents instead"
     )
-    objectives: dict[str, AnyObjective] = Field(
-        default={}, description="By domain, what is made of its documents instead"
-    )
     eos: Literal["append", "none"] = Field(default="append", description="Whether every document ends with EOS")
     eos_token: str = Field(default=END_OF_TEXT, description="The token that ends every document")
     bos_token: str | None = Field(default=None, description="The token that begins every document; null: none does")
