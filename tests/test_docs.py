@@ -98,6 +98,24 @@ def test_the_page_on_objectives_shows_what_its_example_prints(workplace: Path) -
     assert any(line.startswith("packs/qa: 37 documents") for line in printed)
 
 
+def test_the_page_of_packs_shows_commands_that_run_and_what_they_print(tmp_path: Path) -> None:
+    """Numbers, and the text around a token, depend on the tokenizer that is trained: they are left out."""
+    page = ROOT / "docs/packs.md"
+    (pipeline,) = blocks(page, "yaml")
+    (tmp_path / "manuals.yaml").write_text(pipeline)
+    lines = [line for block in blocks(page, "console") for line in block.splitlines()]
+    commands = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+
+    def comparable(line: str) -> str:
+        return " ".join(re.sub(r"[0-9][0-9.,]*", "#", line).split())
+
+    printed = {comparable(line) for line in shell("\n".join(commands), tmp_path).splitlines()}
+    shown = [line for line in lines if not line.startswith(("$ ", "│"))]
+    assert len(commands) >= 15 and [line for line in shown if comparable(line) not in printed] == []
+    (code,) = blocks(page, "python")
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=100)
+
+
 def test_the_preset_of_the_docs_works(tmp_path: Path) -> None:
     preset, stages = blocks(ROOT / "docs/quality.md", "yaml")
     (tmp_path / "rules").mkdir()
