@@ -17,7 +17,7 @@ from dataeng.stage import Columns, OutputFiles, PipelinePath, Sink
 from dataeng.stages.tokens.encoded import Encoded
 from dataeng.stages.tokens.objectives import AnyObjective, PlainText
 from dataeng.stages.tokens.pack_tokenizer import SENTENCEPIECE_SUFFIXES, load_tokenizer
-from dataeng.stages.tokens.pack_writer import PartWriter, Recipe
+from dataeng.stages.tokens.pack_writer import COUNT_COLUMNS, DOCUMENT_COLUMNS, TOKEN_COLUMNS, PartWriter, Recipe
 from dataeng.stages.tokens.train_tokenizer import END_OF_TEXT, TOKENIZER_FILE
 
 SENTENCEPIECE_FILE = "tokenizer/tokenizer.model"
@@ -44,10 +44,14 @@ class WritePacks(Sink):
     formats: tuple[Literal["megatron", "parquet"], ...] = Field(
         default=("megatron", "parquet"), min_length=1, description="What to write; the trainer reads megatron"
     )
+    keep: tuple[str, ...] = Field(
+        default=(),
+        description="Further columns for docs.parquet: signals, for curricula (`dataeng mix --order`)",
+    )
     _recipe: Recipe | None = PrivateAttr(default=None)
 
     def columns(self) -> Columns:
-        return Columns(reads=tuple(dict.fromkeys(("id", "text", "domain", *self.objective.columns()))))
+        return Columns(reads=tuple(dict.fromkeys(("id", "text", "domain", *self.objective.columns(), *self.keep))))
 
     def needs_artifacts(self) -> tuple[str, ...]:
         return ("tokenizer",) if self.tokenizer is None else ()
@@ -56,6 +60,12 @@ class WritePacks(Sink):
         return (self.tokenizer,) if self.tokenizer is not None else ()
 
     def check(self) -> None:
+        taken = (*DOCUMENT_COLUMNS, *COUNT_COLUMNS, "text", *TOKEN_COLUMNS)
+        for column in self.keep:
+            if column in taken or self.keep.count(column) > 1:
+                raise ConfigError(
+                    f"write_packs.keep names '{column}', which packs have already, or never hold.", "keep"
+                )
         if self.tokenizer is not None:
             self.setup({})
 
@@ -74,7 +84,7 @@ class WritePacks(Sink):
             "dtype": tokenizer.dtype,
         }
         ends_with = eos_id if self.eos == "append" else None
-        self._recipe = Recipe(tokenizer, self.objective, bos_id, ends_with, self.formats, description)
+        self._recipe = Recipe(tokenizer, self.objective, bos_id, ends_with, self.formats, self.keep, description)
 
     @property
     def recipe(self) -> Recipe:
