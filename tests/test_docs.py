@@ -13,7 +13,7 @@ import pytest
 
 from dataeng.formats.mixture import json_schema
 from dataeng.report import preset_reference
-from dataeng.report.catalogue import markdown, signals_markdown
+from dataeng.report.catalogue import markdown, objectives_markdown, signals_markdown
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -61,8 +61,8 @@ def test_the_commands_of_the_readme_run_one_after_the_other(workplace: Path) -> 
 def test_the_guides_show_commands_that_run(workplace: Path) -> None:
     commands = [
         line.removeprefix("$ ")
-        for page in ("docs/getting_started.md", "docs/quality.md", "docs/dedup.md", "docs/mixtures.md")  # all in one folder
-        for block in blocks(ROOT / page, "console")
+        for page in ("getting_started", "quality", "dedup", "mixtures")  # all in one folder
+        for block in blocks(ROOT / f"docs/{page}.md", "console")
         for line in block.splitlines()
         if line.startswith("$ ") and not line.startswith("$ trainer")  # the README's test trains
     ]
@@ -81,6 +81,21 @@ def test_the_dedup_index_page_shows_commands_that_run_and_what_they_print(tmp_pa
     printed = {line.strip() for line in shell("\n".join(commands), tmp_path).splitlines()}
     shown = [line.strip() for line in lines if not line.startswith("$ ")]
     assert len(commands) == 7 and [line for line in shown if line not in printed] == []
+
+
+def test_the_page_on_objectives_shows_what_its_example_prints(workplace: Path) -> None:
+    page = ROOT / "docs/objectives.md"
+    for language in ("python", "yaml"):
+        for block in blocks(page, language):
+            if name := re.match(r"# ([a-z]+\.(?:py|yaml))", block):
+                (workplace / name[1]).write_text(block)
+    lines = [line for block in blocks(page, "console") for line in block.splitlines()]
+    commands = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+    script = "\n".join(commands).replace("python ", f"{sys.executable} ")
+    printed = [line.strip() for line in shell(script, workplace).splitlines()]
+    shown = [line for line in lines if not line.startswith("$ ")]
+    assert len(shown) == 4 and [line for line in shown if line not in printed] == []
+    assert any(line.startswith("packs/qa: 37 documents") for line in printed)
 
 
 def test_the_preset_of_the_docs_works(tmp_path: Path) -> None:
@@ -138,6 +153,13 @@ def test_the_table_of_signals_is_the_codes() -> None:
     _, _, reference = (ROOT / "docs" / "signals.md").read_text().partition("<!-- generated from the code -->\n\n")
     assert reference == signals_markdown(), (
         "put the output of dataeng.report.catalogue.signals_markdown() at the end of docs/signals.md"
+    )
+
+
+def test_the_options_of_objectives_are_the_codes() -> None:
+    _, _, reference = (ROOT / "docs" / "objectives.md").read_text().partition("<!-- generated from the code -->\n\n")
+    assert reference == objectives_markdown(), (
+        "put the output of dataeng.report.catalogue.objectives_markdown() at the end of docs/objectives.md"
     )
 
 

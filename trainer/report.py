@@ -109,7 +109,7 @@ def _pictures(domains: pl.DataFrame, steps: pl.DataFrame) -> list[Picture]:
             for name in names:
                 rows = domains.filter(pl.col("domain") == name).drop_nulls(column)
                 axes.plot(*_thinned(rows["step"], rows[column]), label=name, linewidth=1.4)
-            axes.legend(frameon=False, fontsize=8, ncols=max(1, min(4, len(names))))
+            _legend(axes, len(names))
 
         return draw
 
@@ -121,7 +121,7 @@ def _pictures(domains: pl.DataFrame, steps: pl.DataFrame) -> list[Picture]:
             if log:
                 axes.set_yscale("log")
             if len(columns) > 1:
-                axes.legend(frameon=False, fontsize=8)
+                _legend(axes, len(columns))
 
         return draw
 
@@ -149,6 +149,13 @@ def _thinned(x: pl.Series, y: pl.Series) -> tuple[Sequence[float], Sequence[floa
     borders = np.linspace(0, len(xs), MAX_POINTS + 1).astype(int)
     parts = [slice(a, b) for a, b in pairwise(borders.tolist()) if b > a]
     return [float(np.median(xs[p])) for p in parts], [float(np.median(ys[p])) for p in parts]
+
+
+def _legend(axes: Axes, num_curves: int) -> None:
+    """Puts the legend above the picture, where no curve runs."""
+    axes.legend(
+        frameon=False, fontsize=8, ncols=min(5, num_curves), loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.1
+    )
 
 
 def _svg(draw: Callable[[Axes], None], title: str) -> str:

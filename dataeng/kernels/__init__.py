@@ -32,6 +32,12 @@ KERNELS = (
     "cutting",
     "pretokens",
     "bpe_merges",
+    "noising",
+    "unigram",
+    "packing",
+    "row_reading",
+    "permutation",
+    "blending",
 )
 
 

@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from dataeng.errors import ConfigError, FormatError, nearest
@@ -52,6 +53,16 @@ class PackTokenizer:
                 f"{nearest(token, self.vocabulary.special)}."
             )
         return self.vocabulary.ids[token]
+
+    def reserve(self, *token_ids: int) -> None:
+        """Keeps more tokens from being made of a text, as special ones are kept."""
+        self._special[list(token_ids)] = True
+
+    def ordinary_ids(self) -> npt.NDArray[np.int32]:
+        """Returns the ids that a text may become, ascending."""
+        known = np.zeros(self.vocab_size, np.bool_)
+        known[list(self.vocabulary.ids.values())] = True
+        return np.flatnonzero(known & ~self._special).astype(np.int32)
 
     def encode(self, texts: pl.Series) -> Encoded:
         """Encodes a String column; a null counts as an empty text. Nothing is added to the texts.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from dataeng.formats.atomic import AtomicFile
 from dataeng.formats.pack import Shard, ShardFile, idx_bytes
 from dataeng.stage import OutputFiles
 from dataeng.stages.tokens.encoded import Encoded
+from dataeng.stages.tokens.objectives.ends import Ends
 from dataeng.stages.tokens.objectives.objective import Objective
 from dataeng.stages.tokens.pack_tokenizer import PackTokenizer
 
@@ -33,42 +35,22 @@ class Recipe:
 
     tokenizer: PackTokenizer
     objective: Objective
-    bos_id: int | None
-    eos_id: int | None
-    """The token that ends every document; None adds none."""
+    ends: Ends
     formats: tuple[str, ...]
-    keep: tuple[str, ...]
-    """Columns of the documents that docs.parquet has besides `DOCUMENT_COLUMNS`."""
     description: dict[str, Any]
     """What the pack's manifest says about its tokens."""
+    objectives: Mapping[str, Objective] = field(default_factory=dict)
+    """Other objectives, by domain."""
+    keep: tuple[str, ...] = ()
+    """Columns of the documents that docs.parquet has besides `DOCUMENT_COLUMNS`."""
 
-    def encode(self, rows: pl.DataFrame) -> Encoded:
-        """Returns the tokens of documents, BOS and EOS included."""
-        return with_ends(self.objective.encode(rows, self.tokenizer), self.bos_id, self.eos_id)
+    def objective_of(self, domain: str) -> Objective:
+        """Returns what is made of the documents of a domain."""
+        return self.objectives.get(domain, self.objective)
 
-
-def with_ends(encoded: Encoded, bos_id: int | None, eos_id: int | None) -> Encoded:
-    """Puts a token before and a token after every document, where there is one to put.
-
-    EOS is trained on; BOS, which nothing predicts, is not, where there is a mask.
-    """
-    added = (bos_id is not None) + (eos_id is not None)
-    if not added:
-        return encoded
-    lengths = encoded.lengths + np.int32(added)
-    stops = np.cumsum(lengths, dtype=np.int64)
-    given = np.ones(int(stops[-1]) if len(stops) else 0, np.bool_)
-    tokens = np.empty(len(given), encoded.tokens.dtype)
-    mask = None if encoded.mask is None else np.empty(len(given), np.uint8)
-    for places, token, trained in ((stops - lengths, bos_id, 0), (stops - 1, eos_id, 1)):
-        if token is not None:
-            given[places], tokens[places] = False, token
-            if mask is not None:
-                mask[places] = trained
-    tokens[given] = encoded.tokens
-    if mask is not None and encoded.mask is not None:
-        mask[given] = encoded.mask
-    return Encoded(tokens, lengths, mask)
+    def encode(self, rows: pl.DataFrame, domain: str) -> Encoded:
+        """Returns the tokens of a domain's documents, BOS and EOS included."""
+        return self.objective_of(domain).encode(rows, self.tokenizer, self.ends)
 
 
 class PartWriter:
@@ -98,6 +80,7 @@ class ShardWriter:
 
     def __init__(self, recipe: Recipe, domain: str, name: str, outputs: OutputFiles) -> None:
         self.recipe, self.domain, self.name = recipe, domain, name
+        self.objective = recipe.objective_of(domain)
         self.dtype = recipe.tokenizer.dtype
         self.text_bytes = 0
         self.lengths: list[npt.NDArray[np.int32]] = []
@@ -106,7 +89,7 @@ class ShardWriter:
         kinds = {"docs": f"{name}.docs.parquet"}
         if "megatron" in recipe.formats:
             kinds |= {"bin": f"{name}.bin", "idx": f"{name}.idx"}
-            if recipe.objective.masks:
+            if self.objective.masks:
                 kinds |= {"mask": f"{name}.mask"}
         if "parquet" in recipe.formats:
             kinds |= {"parquet": f"{name}.parquet"}
@@ -115,9 +98,9 @@ class ShardWriter:
         self.parquet: pq.ParquetWriter | None = None
 
     def write(self, rows: pl.DataFrame) -> None:
-        encoded = self.recipe.encode(rows)
-        if len(encoded.lengths) != rows.height or (encoded.mask is not None) != self.recipe.objective.masks:
-            kind = type(self.recipe.objective).__name__
+        encoded = self.recipe.encode(rows, self.domain)
+        if len(encoded.lengths) != rows.height or (encoded.mask is not None) != self.objective.masks:
+            kind = type(self.objective).__name__
             raise ValueError(f"{kind} made {len(encoded.lengths)} documents of {rows.height}, or forgot their mask")
         sizes = rows.get_column("text").str.len_bytes().fill_null(0)
         self.lengths.append(encoded.lengths)
@@ -166,6 +149,6 @@ class ShardWriter:
         return {
             "domain": self.domain,
             "text_bytes": self.text_bytes,
-            "tokens": self.recipe.description,
+            "tokens": self.recipe.description | {"objective": self.objective.model_dump(mode="json")},
             "shard": shard.model_dump(mode="json"),
         }
