@@ -145,7 +145,7 @@ def megatron(path: Path, num_tokens: int) -> tuple[float, float, float]:
         reset_position_ids=False, reset_attention_mask=False, eod_mask_loss=False, create_attention_mask=False,
         path_to_cache=str(path.parent / "megatron"), mid_level_dataset_surplus=0.05,
     )  # fmt: skip
-    dataset = BlendedMegatronDatasetBuilder(GPTDataset, [num_rows, None, None], lambda: True, config).build()[0]
+    dataset = BlendedMegatronDatasetBuilder(GPTDataset, [num_rows, 0, 0], lambda: True, config).build()[0]
     opened = time.process_time() - start
     start = time.process_time()
     for row in range(num_rows):
