@@ -125,6 +125,7 @@ def ours(path: Path, packing: str, depth: int) -> tuple[float, float, float]:
 
 def megatron(path: Path, num_tokens: int) -> tuple[float, float, float]:
     """Megatron-LM's own blend of GPT datasets over the same files: shuffle, mixture, concatenation."""
+    import torch.distributed
     from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
     from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
     from megatron.core.datasets.utils import get_blend_from_list
@@ -132,6 +133,7 @@ def megatron(path: Path, num_tokens: int) -> tuple[float, float, float]:
     class Tokenizer:  # what GPTDataset asks of one
         eod, pad, vocab_size, unique_identifiers = EOS, EOS, VOCAB, {"name": "none"}
 
+    torch.distributed.init_process_group("gloo", init_method=f"file://{path.parent}/ranks", rank=0, world_size=1)
     blend = []
     for name, share in SHARES.items():
         shards = sorted((path.parent / name).glob("*.bin"))
