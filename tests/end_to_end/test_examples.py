@@ -15,7 +15,8 @@ from dataeng.formats.mixture import load_mixture
 from dataeng.formats.pack import Pack
 from dataeng.formats.pack_verification import verify_pack
 
-from .runs import ROOT, dataeng as command
+from .runs import ROOT
+from .runs import dataeng as command
 
 EXAMPLES = ("web", "code", "books", "reference", "qa")
 TOKENIZER = Path(dataeng.__file__).parent / "sample/tokenizer/tokenizer.json"
