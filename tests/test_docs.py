@@ -60,7 +60,7 @@ def test_the_commands_of_the_readme_run_one_after_the_other(workplace: Path) -> 
 def test_the_guides_show_commands_that_run(workplace: Path) -> None:
     commands = [
         line.removeprefix("$ ")
-        for page in ("docs/getting_started.md", "docs/quality.md", "docs/dedup.md")  # all in one folder
+        for page in ("docs/getting_started.md", "docs/quality.md", "docs/dedup.md", "docs/tokenizers.md")  # in one folder
         for block in blocks(ROOT / page, "console")
         for line in block.splitlines()
         if line.startswith("$ ") and not line.startswith("$ trainer")  # the README's test trains
