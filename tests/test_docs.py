@@ -65,7 +65,7 @@ def test_the_commands_of_the_readme_run_one_after_the_other(workplace: Path) -> 
 def test_the_guides_show_commands_that_run(workplace: Path) -> None:
     commands = [
         line.removeprefix("$ ")
-        for page in ("getting_started", "quality", "dedup", "mixtures", "packing")  # all in one folder
+        for page in ("getting_started", "quality", "dedup", "mixtures", "packing", "tokenizers")  # all in one folder
         for block in blocks(ROOT / f"docs/{page}.md", "console")
         for line in block.splitlines()
         if line.startswith("$ ") and not line.startswith("$ trainer")  # the README's test trains
