@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from dataeng.document import DOMAIN_PATTERN
 from dataeng.errors import FormatError
 from dataeng.formats.atomic import AtomicFile
 from dataeng.formats.pack import Shard, ShardFile, idx_bytes
-from dataeng.stage import OutputFiles
+from dataeng.stage import OutputFiles, StartAgain
 from dataeng.stages.tokens.encoded import Encoded
 from dataeng.stages.tokens.objectives.objective import Objective
 from dataeng.stages.tokens.pack_tokenizer import PackTokenizer
@@ -68,10 +68,19 @@ def with_ends(encoded: Encoded, bos_id: int | None, eos_id: int | None) -> Encod
 
 
 class PartWriter:
-    """Writes the shards of one part: at most one per domain."""
+    """Writes the shards of one part: at most one per domain.
 
-    def __init__(self, recipe: Recipe, part: int, outputs: OutputFiles) -> None:
-        self.recipe, self.name, self.outputs = recipe, f"{part:05d}", outputs
+    ``differing`` remembers, by part, where encoders were found to differ in the middle of it.
+    """
+
+    def __init__(self, recipe: Recipe, part: int, outputs: OutputFiles, differing: dict[int, str]) -> None:
+        tokenizer = recipe.tokenizer.for_part(differing.get(part))
+        self.recipe, self.part, self.outputs, self.differing = (
+            replace(recipe, tokenizer=tokenizer),
+            part,
+            outputs,
+            differing,
+        )
         self.shards: dict[str, ShardWriter] = {}
 
     def write(self, batch: pl.DataFrame) -> None:
@@ -82,11 +91,16 @@ class PartWriter:
                     "1 to 64 of the characters a-z 0-9 _ -"
                 )
             if domain not in self.shards:
-                self.shards[domain] = ShardWriter(self.recipe, domain, self.name, self.outputs)
-            self.shards[domain].write(rows)
+                self.shards[domain] = ShardWriter(self.recipe, domain, f"{self.part:05d}", self.outputs)
+            try:
+                self.shards[domain].write(rows)
+            except StartAgain as difference:
+                self.differing[self.part] = str(difference)
+                raise
 
     def close(self) -> list[dict[str, Any]]:
-        return [self.shards[domain].close() for domain in sorted(self.shards)]
+        account = self.recipe.tokenizer.account()
+        return [{**self.shards[domain].close(), "encoding": account} for domain in sorted(self.shards)]
 
 
 class ShardWriter:

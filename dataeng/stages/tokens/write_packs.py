@@ -16,7 +16,7 @@ from dataeng.formats.pack import PackManifest, Shard, write_manifest
 from dataeng.stage import Columns, OutputFiles, PipelinePath, Sink
 from dataeng.stages.tokens.encoded import Encoded
 from dataeng.stages.tokens.objectives import AnyObjective, PlainText
-from dataeng.stages.tokens.pack_tokenizer import SENTENCEPIECE_SUFFIXES, load_tokenizer
+from dataeng.stages.tokens.pack_tokenizer import SENTENCEPIECE_SUFFIXES, EncoderChoice, load_tokenizer
 from dataeng.stages.tokens.pack_writer import PartWriter, Recipe
 from dataeng.stages.tokens.train_tokenizer import END_OF_TEXT, TOKENIZER_FILE
 
@@ -35,6 +35,10 @@ class WritePacks(Sink):
     tokenizer: PipelinePath | None = Field(
         default=None, description="A tokenizer.json or a SentencePiece .model; default: the one trained before"
     )
+    encoder: EncoderChoice = Field(
+        default="auto",
+        description="What encodes; auto: fastokens where it gives tokenizers' ids. The tokens are the same",
+    )
     objective: AnyObjective = Field(
         default_factory=PlainText, description="What is made of a document before it becomes tokens"
     )
@@ -45,6 +49,7 @@ class WritePacks(Sink):
         default=("megatron", "parquet"), min_length=1, description="What to write; the trainer reads megatron"
     )
     _recipe: Recipe | None = PrivateAttr(default=None)
+    _differing: dict[int, str] = PrivateAttr(default_factory=dict)
 
     def columns(self) -> Columns:
         return Columns(reads=tuple(dict.fromkeys(("id", "text", "domain", *self.objective.columns()))))
@@ -60,7 +65,7 @@ class WritePacks(Sink):
             self.setup({})
 
     def setup(self, artifacts: Mapping[str, Path]) -> None:
-        tokenizer = load_tokenizer(self.tokenizer or artifacts["tokenizer"])
+        tokenizer = load_tokenizer(self.tokenizer or artifacts["tokenizer"], self.encoder)
         eos_id = tokenizer.token_id(self.eos_token, "write_packs.eos_token")
         bos_id = None if self.bos_token is None else tokenizer.token_id(self.bos_token, "write_packs.bos_token")
         self.objective.check(tokenizer)
@@ -88,7 +93,7 @@ class WritePacks(Sink):
         return self.recipe.encode(rows)
 
     def open(self, part: int, outputs: OutputFiles) -> PartWriter:
-        return PartWriter(self.recipe, part, outputs)
+        return PartWriter(self.recipe, part, outputs, self._differing)
 
     def finish(self, run_dir: Path, shards: list[dict[str, Any]]) -> list[Path]:
         written, copy = [], TOKENIZER_FILE
