@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from dataeng.errors import ConfigError, FormatError, nearest
@@ -22,6 +23,8 @@ from dataeng.stages.tokens.vocabulary import Vocabulary, vocabulary_of_sentencep
 SENTENCEPIECE_SUFFIXES = (".model", ".spm")
 EncoderChoice = Literal["auto", "tokenizers", "fastokens"]
 """auto: the fastest that gives the reference's ids."""
+MOST_RUNS = 4
+"""Runs of neighbouring special ids, up to which tokens are compared with every run."""
 
 
 class PackTokenizer:
@@ -45,6 +48,8 @@ class PackTokenizer:
             raise FormatError(f"the tokenizer {path} has no tokens.")
         self.dtype = token_dtype(vocabulary.size)
         self._special = vocabulary.special_table()
+        edges = np.flatnonzero(np.diff(self._special, prepend=False, append=False))
+        self._special_runs = [(first, stop - 1) for first, stop in edges.reshape(-1, 2).tolist()]
 
     @property
     def vocab_size(self) -> int:
@@ -95,14 +100,30 @@ class PackTokenizer:
                 f"{self.encoder.name} returned the token id {largest} for the tokenizer {self.path}, whose ids end at "
                 f"{self.vocab_size - 1}."
             )
-        hits = self._special[ids.tokens]
-        if hits.any():
-            ids = self._spelled_out(ids, np.flatnonzero(hits))
+        tokens = ids.tokens.astype(self.dtype)
+        if self._any_special(tokens):
+            ids = self._spelled_out(ids, np.flatnonzero(self._special[tokens]))
+            tokens = ids.tokens.astype(self.dtype)
         if len(ids.lengths) and int(ids.lengths.max()) > np.iinfo(np.int32).max:
             raise FormatError("a document has more than 2,147,483,647 tokens; split it first.")
-        return Encoded(ids.tokens.astype(self.dtype), ids.lengths.astype(np.int32))
+        return Encoded(tokens, ids.lengths.astype(np.int32))
 
-    def _spelled_out(self, ids: Ids, places: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Ids:
+    def _any_special(self, tokens: npt.NDArray[Any]) -> bool:
+        """Whether a special token is among tokens, which are all in the vocabulary.
+
+        Special tokens are mostly the first or the last of a vocabulary; comparing is ten times as fast as looking up.
+        """
+        if len(self._special_runs) > MOST_RUNS:
+            return bool(self._special[tokens].any())
+        for first, last in self._special_runs:
+            hits = tokens <= last if first == 0 else tokens >= first
+            if first > 0 and last < self.vocab_size - 1:
+                hits &= tokens <= last
+            if hits.any():
+                return True
+        return False
+
+    def _spelled_out(self, ids: Ids, places: npt.NDArray[np.intp]) -> Ids:
         """Replaces special tokens that a model found in a text by itself, as Unigram does, by their characters."""
         names = {token_id: token for token, token_id in self.vocabulary.ids.items()}
         ends = np.cumsum(ids.lengths)

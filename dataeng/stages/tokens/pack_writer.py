@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -51,20 +52,34 @@ def with_ends(encoded: Encoded, bos_id: int | None, eos_id: int | None) -> Encod
     added = (bos_id is not None) + (eos_id is not None)
     if not added:
         return encoded
-    lengths = encoded.lengths + np.int32(added)
-    stops = np.cumsum(lengths, dtype=np.int64)
-    given = np.ones(int(stops[-1]) if len(stops) else 0, np.bool_)
-    tokens = np.empty(len(given), encoded.tokens.dtype)
-    mask = None if encoded.mask is None else np.empty(len(given), np.uint8)
-    for places, token, trained in ((stops - lengths, bos_id, 0), (stops - 1, eos_id, 1)):
-        if token is not None:
-            given[places], tokens[places] = False, token
-            if mask is not None:
-                mask[places] = trained
-    tokens[given] = encoded.tokens
-    if mask is not None and encoded.mask is not None:
-        mask[given] = encoded.mask
-    return Encoded(tokens, lengths, mask)
+    from dataeng.kernels.document_ends import NOTHING, put_ends
+
+    first, last = (NOTHING if token is None else token for token in (bos_id, eos_id))
+    total = len(encoded.tokens) + added * len(encoded.lengths)
+    tokens = np.empty(total, encoded.tokens.dtype)
+    put_ends(_read_only(encoded.tokens), encoded.lengths, first, last, tokens)
+    mask = None
+    if encoded.mask is not None:
+        mask = np.empty(total, np.uint8)
+        marks = (NOTHING if bos_id is None else 0, NOTHING if eos_id is None else 1)
+        put_ends(_read_only(encoded.mask), encoded.lengths, *marks, mask)
+    return Encoded(tokens, encoded.lengths + np.int32(added), mask)
+
+
+def _read_only(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Returns a view; kernels are compiled for one type of array, and some encoders' own are read-only."""
+    view = np.ascontiguousarray(values).view()
+    view.flags.writeable = False
+    return view
+
+
+def _by_domain(batch: pl.DataFrame) -> Iterator[tuple[Any, pl.DataFrame]]:
+    """Yields the rows of every domain, in order of its first row; most batches have one."""
+    if batch.height and batch.get_column("domain").n_unique() == 1:
+        yield batch.item(0, "domain"), batch
+        return
+    for (domain,), rows in batch.group_by("domain", maintain_order=True):
+        yield domain, rows
 
 
 class PartWriter:
@@ -84,7 +99,7 @@ class PartWriter:
         self.shards: dict[str, ShardWriter] = {}
 
     def write(self, batch: pl.DataFrame) -> None:
-        for (domain,), rows in batch.group_by("domain", maintain_order=True):
+        for domain, rows in _by_domain(batch):
             if not isinstance(domain, str) or not re.match(DOMAIN_PATTERN, domain):
                 raise FormatError(
                     f"a document (id {rows.item(0, 'id')}) has the domain {domain!r}; it becomes a folder: expected "

@@ -31,6 +31,7 @@ class WritePacks(Sink):
 
     version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = ("tokenizers", "sentencepiece")
+    kernels: ClassVar[tuple[str, ...]] = ("document_ends",)
 
     tokenizer: PipelinePath | None = Field(
         default=None, description="A tokenizer.json or a SentencePiece .model; default: the one trained before"
