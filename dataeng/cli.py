@@ -10,8 +10,12 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
+from dataeng.cli_export import export
 from dataeng.cli_index import index_app
 from dataeng.cli_mix import mix_app
+from dataeng.cli_packs import packs_app, remove, trace
+from dataeng.cli_rows import packing
+from dataeng.cli_tokenizer import train_tokenizer
 from dataeng.errors import DataengError
 
 
@@ -34,9 +38,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-app.add_typer(index_app, name="index")
-app.add_typer(mix_app, name="mix")
 
 PipelineFile = Annotated[Path, typer.Argument(help="The pipeline file (YAML).", metavar="FILE")]
 Run = Annotated[Path, typer.Argument(help="A run folder, e.g. runs/cc_clean.", metavar="RUN")]
@@ -289,6 +290,17 @@ def stages(
         catalogue.print_stages(console())
     else:
         catalogue.print_stage(console(), name)
+
+
+# Commands that live in modules of their own, in the order of the work: `--help` lists them after those above.
+app.command("train-tokenizer")(train_tokenizer)
+app.add_typer(packs_app, name="packs")
+app.command()(trace)
+app.command()(remove)
+app.command()(packing)
+app.command()(export)
+app.add_typer(mix_app, name="mix")
+app.add_typer(index_app, name="index")
 
 
 def main() -> None:

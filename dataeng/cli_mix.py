@@ -10,7 +10,10 @@ import typer
 from typer.core import TyperGroup
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dataeng.formats.mixture import MixtureManifest
+    from dataeng.report.mixture_preview import PreviewRow
 
 DEFAULT_COMMAND = "build"
 HELP_OPTIONS = ("-h", "--help")
@@ -91,6 +94,7 @@ def mix_build(
     from dataeng.formats.mixture import save_mixture
     from dataeng.mixture.build import build_mixture, load_pack_tokens
     from dataeng.report import mixture_files, mixture_options
+    from dataeng.report.mixture_preview import preview
     from dataeng.report.plain import check_format
 
     check_format(output_format)
@@ -124,8 +128,9 @@ def mix_build(
         pinned=pin,
     )
     budget = sum(num_tokens.values()) if budget is None else budget
-    _show(manifest, output, budget, output_format)  # refuses caps that do not allow the budget
+    rows = preview(manifest, output, budget)  # refuses caps that do not allow the budget
     save_mixture(output, manifest)
+    _show(manifest, rows, budget, output_format)
     if output_format == "table":
         sys.stdout.write(f"\nWrote {output}.\n")
 
@@ -134,32 +139,139 @@ def mix_build(
 def mix_show(path: Manifest, tokens: Tokens = None, output_format: Format = "table") -> None:
     """Print what a budget of tokens will contain under a manifest, by domain, language and stage."""
     from dataeng.formats.mixture import load_mixture
+    from dataeng.report.mixture import packs_are_here
     from dataeng.report.mixture_options import parse_tokens
+    from dataeng.report.mixture_preview import preview
     from dataeng.report.plain import check_format
 
     check_format(output_format)
     manifest = load_mixture(path)
     budget = parse_tokens(tokens) if tokens else sum(domain.num_tokens for domain in manifest.domains.values())
-    _show(manifest, path, budget, output_format)
+    far_away = output_format == "table" and not packs_are_here(manifest, path)
+    _show(manifest, [] if far_away else preview(manifest, path, budget), budget, output_format)
+    if far_away:
+        sys.stdout.write("\nthe packs are not where the manifest says, so languages are not known.\n")
 
 
-def _show(manifest: MixtureManifest, path: Path, budget: int, output_format: str) -> None:
-    from dataeng.report.mixture import packs_are_here, preview_columns, print_mixture, print_preview
-    from dataeng.report.mixture_preview import preview
+def _show(manifest: MixtureManifest, rows: Sequence[PreviewRow], budget: int, output_format: str) -> None:
+    from dataeng.report.mixture import preview_columns, print_mixture, print_preview
     from dataeng.report.plain import write_plain
     from dataeng.report.terminal import console
 
-    here = packs_are_here(manifest, path)
-    rows = preview(manifest, path, budget) if here or output_format != "table" else []
     if output_format != "table":
         write_plain(sys.stdout, *preview_columns(rows), output_format)
         return
     out = console()
     print_mixture(out, manifest, budget)
-    if here:
+    if rows:
         print_preview(out, rows, budget)
+
+
+@mix_app.command("fit")
+def mix_fit(
+    file: Annotated[
+        Path, typer.Argument(help="Proxy runs, CSV or Parquet: weight.DOMAIN and loss.TARGET.", metavar="FILE")
+    ],
+    folders: Annotated[
+        list[Path] | None, typer.Argument(help="Run or pack folders; without, no manifest is written.", metavar="RUN…")
+    ] = None,
+    output: Output = Path("manifests/fitted.json"),
+    method: Annotated[
+        str, typer.Option(help="olmix: an exponential law; regmix: gradient-boosted trees (LightGBM).")
+    ] = "olmix",
+    targets: Annotated[
+        list[str] | None,
+        typer.Option("--target", help="A loss to lower, with its importance. Without: all alike.", metavar="LOSS[=N]"),
+    ] = None,
+    prior: Annotated[
+        list[str] | None,
+        typer.Option(help="Stay near these weights. Without: the packs' tokens, or the runs' mean.", metavar="D=W"),
+    ] = None,
+    kl: Annotated[
+        float | None, typer.Option(help="How near: λ of λ·KL(weights ‖ prior). Without: 0.05 of olmix, 0 of regmix.")
+    ] = None,
+    max_epochs: MaxEpochs = None,
+    tokens: Tokens = None,
+    simulations: Annotated[int, typer.Option(help="regmix: mixtures to draw.", min=1)] = 100_000,
+    best: Annotated[int, typer.Option(help="regmix: the best of them, whose mean is taken.", min=1)] = 128,
+    seed: Annotated[int, typer.Option(help="Of folds and simulations.")] = 42,
+    pin: Annotated[bool, typer.Option(help="Name the packs' SHA-256, so that no others fit.")] = True,
+    force: Force = False,
+    output_format: Format = "table",
+) -> None:
+    """Fit weights to the losses of proxy runs on other mixtures (Olmix, RegMix), and write a manifest with them."""
+    from dataeng.errors import ConfigError
+    from dataeng.formats.mixture import save_mixture
+    from dataeng.mixture.build import build_mixture, load_pack_tokens
+    from dataeng.mixture.fit.fit import FitOptions, fit_mixture
+    from dataeng.mixture.fit.runs import read_runs
+    from dataeng.report import mixture_fit, mixture_options
+    from dataeng.report.plain import check_format, write_plain
+    from dataeng.report.terminal import console
+
+    check_format(output_format)
+    options = FitOptions(
+        mixture_fit.parse_method(method), kl, mixture_fit.parse_targets(targets or []), simulations, best, seed
+    )
+    runs = read_runs(file)
+    near = mixture_options.parse_weights(prior, "--prior") if prior else None
+    caps, limits, budget, num_tokens = {}, {}, None, {}
+    if folders:
+        mixture_options.refuse_to_lose_history(output, force)
+        packs, run_dir = mixture_options.pack_folders(folders)
+        num_tokens = load_pack_tokens(packs)
+        mixture_fit.check_domains(runs, num_tokens, file)
+        budget = mixture_options.parse_tokens(tokens) if tokens else sum(num_tokens.values())
+        caps = mixture_options.parse_epoch_caps(max_epochs or [], list(num_tokens))
+        limits = mixture_fit.limits(caps, num_tokens, budget)
+        near = near or {name: count / sum(num_tokens.values()) for name, count in num_tokens.items()}
+    elif max_epochs or tokens:
+        raise ConfigError("--max-epochs and --tokens are about packs: give the RUN… folders.")
+    fitted = fit_mixture(runs, options, near, limits)
+    if folders:
+        manifest = build_mixture(
+            packs,
+            output,
+            policy=mixture_fit.policy(fitted, file, budget),
+            weights=mixture_fit.manifest_weights(fitted),
+            max_epochs=caps,
+            run=run_dir,
+            pinned=pin,
+        )
+        save_mixture(output, manifest)
+    if output_format != "table":
+        write_plain(sys.stdout, mixture_fit.COLUMNS, mixture_fit.rows(fitted), output_format)
+        return
+    mixture_fit.print_fit(console(), fitted)
+    if folders:
+        sys.stdout.write(f"\nWrote {output}.\n")
+
+
+@mix_app.command("handover")
+def mix_handover(
+    path: Manifest,
+    to: Annotated[str, typer.Option(help="megatron, nanotron, torchtitan or llm-foundry.", metavar="TRAINER")],
+    tokens: Tokens = None,
+    sequence_length: Annotated[int, typer.Option(help="Tokens of a row.", min=1)] = 2048,
+    batch_size: Annotated[int, typer.Option(help="Rows of a step, over all devices.", min=1)] = 512,
+    root: Annotated[
+        Path | None,
+        typer.Option(help="Where `dataeng export` wrote the trainer's format; megatron and torchtitan read packs."),
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write it here, not to the terminal.")] = None,
+) -> None:
+    """Print a mixture as the configuration of another trainer, stages included."""
+    from dataeng.formats.mixture import load_mixture
+    from dataeng.mixture.handover.hand_over import hand_over
+    from dataeng.report.mixture_options import parse_tokens
+
+    manifest = load_mixture(path)
+    budget = parse_tokens(tokens) if tokens else sum(domain.num_tokens for domain in manifest.domains.values())
+    text = hand_over(manifest, path, to, budget, sequence_length, batch_size, root)
+    if output is None:
+        sys.stdout.write(text)
     else:
-        out.print("\nthe packs are not where the manifest says, so languages are not known.", highlight=False)
+        output.write_text(text)
 
 
 @mix_app.command("recipes")

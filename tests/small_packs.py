@@ -20,16 +20,21 @@ def write_pack(
     domain: str | None = None,
     tokenizer: str = "t" * 64,
     docs: dict[str, list[Any]] | None = None,
+    masked: bool = False,
 ) -> Path:
     """Writes a pack of documents of such lengths to ``root/packs/name`` and returns its folder.
 
-    ``docs`` are the columns of docs.parquet besides num_tokens; without them there is none.
+    Tokens count from 0; each document ends where its length says, whatever its last token. ``docs`` are the columns of
+    docs.parquet besides num_tokens; without them there is none. ``masked``: every third token is no label.
     """
     folder = root / "packs" / name
     folder.mkdir(parents=True)
-    (folder / "00000.bin").write_bytes(np.ones(sum(lengths), "<u2").tobytes())
+    (folder / "00000.bin").write_bytes((np.arange(sum(lengths)) % 100).astype("<u2").tobytes())
     (folder / "00000.idx").write_bytes(idx_bytes(np.array(lengths, np.int32), "uint16"))
     names = {"bin": "00000.bin", "idx": "00000.idx"}
+    if masked:
+        names["mask"] = "00000.mask"
+        (folder / names["mask"]).write_bytes((np.arange(sum(lengths)) % 3 != 0).astype(np.uint8).tobytes())
     if docs is not None:
         names["docs"] = "00000.docs.parquet"
         pq.write_table(pa.table({"num_tokens": pa.array(lengths, pa.int32()), **docs}), folder / names["docs"])

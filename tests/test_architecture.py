@@ -32,7 +32,9 @@ ALLOWED: dict[str, set[str]] = {
     "dataeng.formats": LEAVES,
     "dataeng.kernels": LEAVES | {"dataeng.document"},
     "dataeng.presets": LEAVES | {"dataeng.predicate", "dataeng.yaml_file"},
-    "dataeng.mixture": LEAVES | {"dataeng.formats"},
+    "dataeng.mixture": LEAVES | {"dataeng.formats", "dataeng.kernels"},
+    "dataeng.packing": LEAVES | {"dataeng.formats", "dataeng.kernels"},
+    "dataeng.exports": LEAVES | {"dataeng.formats"},
     "dataeng.stage": LEAVES | {"dataeng.document", "dataeng.formats"},
     "dataeng.stages": LEAVES
     | {"dataeng", "dataeng.document", "dataeng.predicate", "dataeng.formats", "dataeng.kernels", "dataeng.stage"}
@@ -52,16 +54,28 @@ ALLOWED: dict[str, set[str]] = {
     },
     "dataeng.engine": LEAVES
     | {"dataeng", "dataeng.config", "dataeng.document", "dataeng.formats", "dataeng.kernels", "dataeng.plan"}
-    | {"dataeng.predicate", "dataeng.stage", "dataeng.stages"},
+    | {"dataeng.predicate", "dataeng.stage", "dataeng.stages"}
+    | {"dataeng.mixture"},  # documents that are taken out of packs count in mixtures, too
     "dataeng.report": LEAVES
     | {"dataeng", "dataeng.config", "dataeng.document", "dataeng.engine", "dataeng.formats", "dataeng.mixture"}
     | {"dataeng.plan", "dataeng.predicate", "dataeng.stage", "dataeng.stages", "dataeng.fingerprint"}
-    | {"dataeng.presets", "dataeng.kernels", "dataeng.yaml_file"},  # rules are decided again, and signals are described
-    "trainer": LEAVES | {"dataeng.formats", "dataeng.mixture"},
+    | {"dataeng.presets", "dataeng.kernels", "dataeng.yaml_file"}  # rules are decided again, and signals are described
+    | {"dataeng.exports", "dataeng.packing"},
+    "trainer": LEAVES | {"dataeng.formats", "dataeng.mixture", "dataeng.packing"},
 }
 #: Stages that the planner puts behind others; nobody names them in a pipeline.
 FOLLOWERS = {"RecordIndex"}
-ENTRY_POINTS = {"dataeng.cli", "dataeng.cli_index", "dataeng.cli_mix", "dataeng.__main__", "dataeng"}
+ENTRY_POINTS = {
+    "dataeng.cli",
+    "dataeng.cli_export",
+    "dataeng.cli_index",
+    "dataeng.cli_mix",
+    "dataeng.cli_packs",
+    "dataeng.cli_rows",
+    "dataeng.cli_tokenizer",
+    "dataeng.__main__",
+    "dataeng",
+}
 
 
 @lru_cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 import signal
 import subprocess
@@ -366,6 +367,52 @@ def test_mix_unimax_files_and_recipes(call: Call, small: SmallRun, tmp_path: Pat
     recipe = call("mix", small.run_dir, "-o", path, "--recipe", "gpt3", "--map", "code=books1")
     assert recipe.code == 1 and "no domain is webtext2, books2, wikipedia" in recipe.err
     assert "common_crawl" in call("mix", "recipes").out
+
+
+def test_mix_fit(call: Call, small: SmallRun, tmp_path: Path) -> None:
+    file, path = tmp_path / "runs.csv", tmp_path / "fitted.json"
+    shares = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+    losses = [1 + math.exp(-2 * share) + math.exp(-3 * (1 - share)) for share in shares]
+    rows = [f"{share},{1 - share:.1f},{loss:.6f}" for share, loss in zip(shares, losses, strict=True)]
+    file.write_text("weight.code,weight.web,loss.all\n" + "\n".join(rows) + "\n")
+    called = call("mix", "fit", file, "--kl", "0")
+    assert called.code == 0 and "olmix on 9 runs, KL penalty 0." in called.out and "Wrote" not in called.out
+    fit = ["mix", "fit", file, small.run_dir, "-o", path]
+    called = call(*fit, "--kl", "0", "--tokens", "100", "--max-epochs", "code=1")
+    assert called.code == 0 and called.err == "" and called.out.splitlines()[-1] == f"Wrote {path}."
+    manifest = load_mixture(path)
+    assert manifest.policy.name == "fitted" and "olmix on 9 runs of runs.csv" in manifest.policy.note
+    code = manifest.domains["code"]
+    assert code.weight <= code.num_tokens / 100 * (1 + 1e-6) and code.max_epochs == 1
+    near = call("mix", "fit", file, small.run_dir, "-o", path, "--kl", "1000", "--format", "json")
+    fitted = {row["name"]: row["fitted"] for row in map(json.loads, near.out.splitlines()) if row["kind"] == "weight"}
+    natural = code.num_tokens / (code.num_tokens + manifest.domains["web"].num_tokens)
+    assert fitted["code"] == pytest.approx(natural, abs=0.01)
+    for arguments, message in (
+        (["mix", "fit", file, "--tokens", "5"], "--max-epochs and --tokens are about packs: give the RUN… folders"),
+        ([*fit, "--method", "magic"], "--method magic is unknown"),
+        ([*fit, "--target", "web"], "there is no loss 'web' in the runs"),
+        ([*fit, "--prior", "web=1"], "no weight is given for domain 'code'"),
+        ([*fit, "--tokens", "9k", "--max-epochs", "1"], "the epoch caps allow"),
+        (["mix", "fit", tmp_path / "no.csv"], "cannot read proxy runs"),
+    ):
+        failed = call(*arguments)
+        assert failed.code == 1 and message in failed.err, failed.err
+
+
+def test_mix_handover(call: Call, small: SmallRun, tmp_path: Path) -> None:
+    path, module = tmp_path / "mix.json", tmp_path / "mixture.py"
+    assert call("mix", small.run_dir, "-o", path).code == 0
+    handover = ["mix", "handover", path, "--sequence-length", "8", "--batch-size", "2"]
+    printed = call(*handover, "--to", "megatron")
+    assert printed.code == 0 and f"{small.run_dir}/packs/code/" in printed.out
+    written = call(*handover, "--to", "torchtitan", "-o", module)
+    assert written.code == 0 and written.out == "" and "WeightedDataset" in module.read_text()
+    assert "data_stages:" in call(*handover, "--to", "nanotron", "--root", tmp_path / "ds").out
+    refused = call(*handover, "--to", "llm-foundry")
+    assert refused.code == 1 and "--to mds --sequence-length 8 --output DIR" in refused.err
+    too_few = call("mix", "handover", path, "--to", "megatron")
+    assert too_few.code == 1 and "stage 'all' has none. Give more --tokens, or a smaller --batch-size" in too_few.err
 
 
 def test_a_manifest_is_shown_without_its_packs_and_its_schema_is_printed(

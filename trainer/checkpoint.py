@@ -28,7 +28,8 @@ from dataeng.formats.atomic import AtomicFile, commit_all, fs, read_json, write_
 from dataeng.formats.atomic import sha256_file as sha256_of
 from trainer.optim import Optimizers
 
-FORMAT = "trainer checkpoint 1"
+FORMAT = "trainer checkpoint 2"
+OLD_FORMATS = ("trainer checkpoint 1",)  # 1: rows were planned one by one and had no padding
 STATE_NAME = "state.json"
 Tensors = dict[str, Tensor]
 
@@ -117,6 +118,11 @@ class CheckpointFolder:
             state = read_json(path)
         except (OSError, ValueError) as error:
             raise FormatError(f"cannot read checkpoint {path}: {error}.") from error
+        if isinstance(state, dict) and state.get("format") in OLD_FORMATS:
+            raise FormatError(
+                f"{path} was written by an earlier version of this trainer, whose rows came in another order; that "
+                "version goes on from it."
+            )
         if not isinstance(state, dict) or state.get("format") != FORMAT:
             raise FormatError(f"{path} is not a checkpoint of this trainer (expected format '{FORMAT}').")
         self._check_identity(path, state["identity"])
@@ -199,9 +205,15 @@ def _indexes(state: dict[str, Any]) -> dict[str, int]:
     return {n: i for group in groups for n, i in zip(group["param_names"], group["params"], strict=True)}
 
 
+def model_tensors(model: nn.Module) -> Tensors:
+    """Returns the weights that training changes, by name: all, or with LoRA the adapters' alone."""
+    return {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
 def load_model_tensors(model: nn.Module, tensors: Tensors) -> None:
-    """Restores weights; raises `FormatError` naming the first one that is missing, surplus or of another shape."""
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    """Restores `model_tensors`; raises `FormatError` naming the first that is missing, surplus or of another shape."""
+    held = model_tensors(model)
+    expected = {name: tuple(value.shape) for name, value in held.items()}
     found = {name: tuple(value.shape) for name, value in tensors.items()}
     for name in [*expected, *found]:
         if expected.get(name) != found.get(name):
@@ -209,7 +221,8 @@ def load_model_tensors(model: nn.Module, tensors: Tensors) -> None:
                 f"the checkpoint is of another model: {name} is {found.get(name, 'absent')} in it, "
                 f"{expected.get(name, 'absent')} in this one."
             )
-    model.load_state_dict(tensors)
+    for name, value in held.items():
+        value.copy_(tensors[name])
 
 
 def random_state() -> tuple[Tensors, dict[str, Any]]:

@@ -1,24 +1,43 @@
-"""``trainer --mixture manifests/mix.json``: the only module here that prints and exits."""
+"""``trainer --mixture manifests/mix.json``, ``trainer export``: the only module here that prints and exits."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from typer.core import TyperGroup
 
 from dataeng.errors import ConfigError, DataengError
 from dataeng.formats.reweighting import Method
-from trainer.config import PRESETS, Decay, OptimizerName, Options, Schedule, TrainConfig, derive_config
+from dataeng.packing.rows import METHODS
+from trainer.config import Decay, OptimizerName, Options, Schedule, TrainConfig, derive_config
+from trainer.presets import MATRICES, PRESETS, RopeKind
 
 if TYPE_CHECKING:
     from trainer.loop import TrainingReport
 
-app = typer.Typer(add_completion=False)
+
+class TrainUnlessTold(TyperGroup):
+    """Commands of which the first need not be named: ``trainer --mixture …`` is ``trainer train --mixture …``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or (args[0].startswith("-") and args[0] != "--help"):
+            args = ["train", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    add_completion=False,
+    cls=TrainUnlessTold,
+    help="Train on mixtures of packs: `trainer --mixture manifests/mix.json` is short for `trainer train --mixture …`.",
+)
 
 
 @app.command()
@@ -29,9 +48,33 @@ def train(
         Path | None, typer.Option(help="Where the manifest with learned weights goes. Default: <out>/mix.json.")
     ] = None,
     preset: Annotated[str, typer.Option(help=f"Model size: {', '.join(PRESETS)}.")] = "tiny",
+    init_from: Annotated[
+        Path | None,
+        typer.Option(
+            help="Go on from a Llama, Qwen2 or Qwen3 model in a folder of Hugging Face's, and with its shape."
+        ),
+    ] = None,
+    lora: Annotated[int | None, typer.Option(help="Train adapters of this rank, nothing else.", metavar="RANK")] = None,
+    lora_alpha: Annotated[float | None, typer.Option(help="Adapters count alpha / rank. Default: 2 ranks.")] = None,
+    lora_targets: Annotated[str, typer.Option(help="Which matrices get adapters.")] = ", ".join(MATRICES),
+    qk_norm: Annotated[bool, typer.Option("--qk-norm", help="Normalize queries and keys, as Qwen3 does.")] = False,
+    tied_embeddings: Annotated[
+        bool | None, typer.Option(help="One matrix for input and output. Default: the preset's.")
+    ] = None,
+    rope_theta: Annotated[float | None, typer.Option(help="Base of the rotary frequencies.")] = None,
+    rope_scaling: Annotated[
+        str | None,
+        typer.Option(help=f"For longer contexts: {', '.join(get_args(RopeKind))}, e.g. yarn:4.", metavar="KIND:FACTOR"),
+    ] = None,
+    recompute_every: Annotated[
+        int, typer.Option(help="Recompute every n-th layer in the backward pass; saves memory. 0: none.")
+    ] = 0,
     steps: Annotated[int, typer.Option(help="Optimizer steps.")] = 300,
     batch_size: Annotated[int | None, typer.Option(help="Rows per step. Default: the preset's.")] = None,
     sequence_length: Annotated[int | None, typer.Option(help="Tokens per row. Default: the preset's.")] = None,
+    packing: Annotated[
+        str | None, typer.Option(help=f"How documents become rows: {', '.join(METHODS)}. Default: the manifest's.")
+    ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate. Default: the preset's.")] = None,
     seed: Annotated[int, typer.Option(help="Decides initial weights and the order of rows.")] = 0,
     reweighting: Annotated[
@@ -75,6 +118,7 @@ def train(
         steps=steps,
         batch_size=batch_size,
         sequence_length=sequence_length,
+        packing=packing,
         learning_rate=learning_rate,
         seed=seed,
         reweighting=reweighting,
@@ -95,9 +139,46 @@ def train(
         checkpoint_every=checkpoint_every,
         keep_checkpoints=keep_checkpoints,
         verify_packs=verify_packs,
+        init_from=init_from,
+        lora=lora,
+        lora_alpha=lora_alpha,
+        lora_targets=lora_targets,
+        qk_norm=qk_norm,
+        tied_embeddings=tied_embeddings,
+        rope_theta=rope_theta,
+        rope_scaling=rope_scaling,
+        recompute_every=recompute_every,
     )
-    try:
+    with _errors_shown():
         _run(options)
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="A run's folder (its newest checkpoint), or one checkpoint's.")],
+    to: Annotated[Path, typer.Option(help="New folder.")],
+    dtype: Annotated[str, typer.Option(help="float32 (as trained), bfloat16 or float16.")] = "float32",
+    adapter: Annotated[bool, typer.Option("--adapter", help="Of a LoRA run: the adapters alone, for PEFT.")] = False,
+    max_file_size: Annotated[float, typer.Option(help="Largest file of weights, in GB.")] = 5.0,
+) -> None:
+    """Write a checkpoint as a Hugging Face model, which transformers, vLLM, lm-eval, TRL and PEFT read."""
+    with _errors_shown():
+        try:
+            from trainer.export import export_checkpoint
+        except ModuleNotFoundError as error:
+            raise ConfigError(f"exporting needs '{error.name}': pip install 'dataeng[trainer]'.") from error
+        done = export_checkpoint(
+            checkpoint, to, dtype=dtype, adapter=adapter, max_file_bytes=round(max_file_size * 1_000_000_000)
+        )
+        text = f"wrote {done.num_parameters:,} weights of step {done.step} to {done.folder}"
+        Console().print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _errors_shown() -> Iterator[None]:
+    """Turns an error that a person can understand into one red line and exit code 1."""
+    try:
+        yield
     except DataengError as error:
         Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True, style="red")
         raise typer.Exit(1) from None

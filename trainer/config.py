@@ -16,70 +16,16 @@ from pydantic import ValidationError
 from dataeng.errors import ConfigError, nearest
 from dataeng.formats.mixture import MixtureManifest
 from dataeng.formats.reweighting import Method, Reweighting
+from dataeng.packing.rows import Method as Packing
+from dataeng.packing.rows import checked_method
+from trainer.huggingface import fingerprint
+from trainer.model_options import derive_lora, derive_model
+from trainer.presets import MATRICES, PRESETS, LoraConfig, ModelConfig
 
 Normalization = Literal["planned", "batch"]
 OptimizerName = Literal["adamw", "adafactor", "lion", "muon"]
 Schedule = Literal["wsd", "cosine", "linear", "constant"]
 Decay = Literal["linear", "cosine", "1-sqrt", "exponential"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preset:
-    """A model size with the batch and peak learning rate that suit it. A row is one sequence."""
-
-    dim: int
-    num_layers: int
-    num_heads: int
-    num_kv_heads: int
-    hidden_dim: int
-    sequence_length: int
-    batch_size: int
-    learning_rate: float
-
-
-PRESETS: dict[str, Preset] = {
-    "tiny": Preset(
-        dim=128, num_layers=4, num_heads=4, num_kv_heads=2, hidden_dim=384,
-        sequence_length=128, batch_size=8, learning_rate=1.5e-3,
-    ),
-    "small": Preset(
-        dim=320, num_layers=6, num_heads=5, num_kv_heads=5, hidden_dim=864,
-        sequence_length=512, batch_size=16, learning_rate=2e-3,
-    ),
-    "124m": Preset(
-        dim=768, num_layers=12, num_heads=12, num_kv_heads=12, hidden_dim=2048,
-        sequence_length=1024, batch_size=32, learning_rate=6e-4,
-    ),
-    "350m": Preset(
-        dim=1024, num_layers=24, num_heads=16, num_kv_heads=8, hidden_dim=2816,
-        sequence_length=2048, batch_size=16, learning_rate=3e-4,
-    ),
-    "1.3b": Preset(
-        dim=2048, num_layers=24, num_heads=16, num_kv_heads=8, hidden_dim=5632,
-        sequence_length=2048, batch_size=8, learning_rate=2e-4,
-    ),
-}  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """The decoder's shape."""
-
-    vocab_size: int
-    dim: int
-    num_layers: int
-    num_heads: int
-    num_kv_heads: int
-    hidden_dim: int
-    max_positions: int
-    rope_theta: float = 10_000.0
-    norm_epsilon: float = 1e-5
-    tied_embeddings: bool = True
-
-    @property
-    def head_dim(self) -> int:
-        """Size of one attention head."""
-        return self.dim // self.num_heads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +74,7 @@ class Options:
     steps: int = 300
     batch_size: int | None = None
     sequence_length: int | None = None
+    packing: str | None = None
     learning_rate: float | None = None
     seed: int = 0
     reweighting: str | None = None
@@ -148,6 +95,15 @@ class Options:
     warmup_steps: int | None = None
     decay_steps: int | None = None
     batch_ramp: tuple[int, int] | None = None
+    init_from: Path | None = None
+    rope_theta: float | None = None
+    rope_scaling: str | None = None
+    qk_norm: bool = False
+    tied_embeddings: bool | None = None
+    recompute_every: int = 0
+    lora: int | None = None
+    lora_alpha: float | None = None
+    lora_targets: str = ", ".join(MATRICES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +122,7 @@ class TrainConfig:
     num_steps: int
     batch_size: int
     sequence_length: int
+    packing: Packing
     seed: int
     device: str | None
     threads: int | None
@@ -175,6 +132,10 @@ class TrainConfig:
     checkpoint_every: int
     keep_checkpoints: int
     verify_packs: bool | None
+    init_from: Path | None
+    init_from_sha256: str | None
+    recompute_every: int
+    lora: LoraConfig | None
 
     @property
     def way_on(self) -> str:
@@ -210,15 +171,7 @@ def derive_config(options: Options, manifest: MixtureManifest) -> TrainConfig:
         out=out,
         save_mixture=out / "mix.json" if options.save_mixture is None else options.save_mixture,
         preset=options.preset,
-        model=ModelConfig(
-            vocab_size=manifest.vocab_size,
-            dim=preset.dim,
-            num_layers=preset.num_layers,
-            num_heads=preset.num_heads,
-            num_kv_heads=preset.num_kv_heads,
-            hidden_dim=preset.hidden_dim,
-            max_positions=sequence_length,
-        ),
+        model=derive_model(options, preset, manifest, sequence_length),
         optimizer=OptimizerConfig(
             learning_rate=learning_rate,
             name=_choice("--optimizer", options.optimizer, OptimizerName),
@@ -230,6 +183,7 @@ def derive_config(options: Options, manifest: MixtureManifest) -> TrainConfig:
         num_steps=options.steps,
         batch_size=batch_size,
         sequence_length=sequence_length,
+        packing=manifest.packing if options.packing is None else checked_method(options.packing),
         seed=options.seed,
         device=options.device,
         threads=options.threads,
@@ -239,6 +193,10 @@ def derive_config(options: Options, manifest: MixtureManifest) -> TrainConfig:
         checkpoint_every=checkpoint_every,
         keep_checkpoints=options.keep_checkpoints,
         verify_packs=options.verify_packs,
+        init_from=options.init_from,
+        init_from_sha256=None if options.init_from is None else fingerprint(options.init_from),
+        recompute_every=options.recompute_every,
+        lora=derive_lora(options),
     )
 
 
@@ -256,6 +214,10 @@ def _check_ranges(
     }.items():
         if value < 1:
             raise ConfigError(f"{name} is {value}; expected at least 1.")
+    if options.recompute_every < 0:
+        raise ConfigError(f"--recompute-every is {options.recompute_every}; expected 0 (never) or more.")
+    if options.rope_theta is not None and not (math.isfinite(options.rope_theta) and options.rope_theta > 1):
+        raise ConfigError(f"--rope-theta is {options.rope_theta:g}; expected a number above 1.")
     if not (math.isfinite(learning_rate) and learning_rate > 0):
         raise ConfigError(f"--learning-rate is {learning_rate:g}; expected a number above 0.")
     if options.resume_from is not None and not options.resume:
@@ -325,9 +287,14 @@ def identity(config: TrainConfig, manifest: MixtureManifest, pack_hashes: dict[s
         "steps": config.num_steps,
         "batch_size": config.batch_size,
         "sequence_length": config.sequence_length,
+        "packing": config.packing,
         "seed": config.seed,
         "tokenizer_sha256": manifest.tokenizer_sha256,
+        "init_from_sha256": config.init_from_sha256,
     }
+    if config.lora is not None:
+        targets = ", ".join(sorted(config.lora.targets))
+        values.update({"lora.rank": config.lora.rank, "lora.alpha": config.lora.alpha, "lora.targets": targets})
     for prefix, section in (
         ("model", asdict(config.model)),
         ("optimizer", asdict(config.optimizer)),
@@ -340,7 +307,10 @@ def identity(config: TrainConfig, manifest: MixtureManifest, pack_hashes: dict[s
     for name, domain in manifest.domains.items():
         for field in ("num_documents", "num_tokens", "weight", "max_epochs"):
             values[f"domains.{name}.{field}"] = getattr(domain, field)
+        values[f"domains.{name}.order"] = None if domain.order is None else domain.order.model_dump()
         values[f"domains.{name}.pack_sha256"] = ", ".join(pack_hashes[name])
+    for stage in manifest.schedule:
+        values[f"stages.{stage.name}"] = stage.model_dump()
     return values
 
 

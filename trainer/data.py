@@ -1,14 +1,14 @@
-"""Rows of tokens from packs.
+"""The rows of a mixture: packs opened and checked, documents packed into rows, shares of tokens into shares of rows.
 
-All shards of all packs of a domain, in the manifest's order, are one sequence of T tokens. Row i of a domain is
-tokens [i·L, i·L + L + 1): L inputs and their L next-token labels. Rows overlap by one token, so that every token but
-the first is a label exactly once per epoch; at most L tokens at the very end are left out. Memory maps only; nothing
-is copied before a row is read.
+All shards of all packs of a domain, in the manifest's order, are one sequence of documents. `dataeng.packing` says
+which of them make up a row of L + 1 tokens, L inputs and their L next-token labels. Memory maps only; nothing is
+copied before a row is read.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,61 +17,56 @@ import numpy.typing as npt
 from dataeng.errors import ConfigError, FormatError
 from dataeng.formats.atomic import sha256_file
 from dataeng.formats.mixture import Domain, MixtureManifest
-from dataeng.formats.pack import MANIFEST_NAME, Pack, Tokens
-from dataeng.mixture.policies import capped_shares
+from dataeng.formats.pack import MANIFEST_NAME, Pack
+from dataeng.mixture.schedule import planned_stages, stage_ends, stages_of
+from dataeng.packing.order import document_order
+from dataeng.packing.reading import RowBatch, RowReader, RowSource
+from dataeng.packing.rows import pack_rows
+from trainer.sampler import MixtureSampler, SampledDomain, SampledStage
 
 Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 #: Packs below this many bytes are verified at every start: seconds of hashing. Larger ones only when asked for.
 VERIFIED_BYTES = 4_000_000_000
 
 
-class DomainTokens:
-    """One domain's packs as one sequence of tokens."""
-
-    def __init__(self, name: str, packs: list[Pack]) -> None:
-        self.name = name
-        shards = [shard for pack in packs for shard in pack.shards if len(shard.tokens)]
-        self.pieces: list[Tokens] = [shard.tokens for shard in shards]
-        self.paths = [shard.path for shard in shards]
-        self.starts = np.concatenate([[0], np.cumsum([len(piece) for piece in self.pieces], dtype=np.int64)])
-        self.num_tokens = int(self.starts[-1])
-
-    def read(self, start: int, count: int) -> Ints:
-        """Returns ``count`` tokens from ``start``, across shard borders."""
-        out = np.empty(count, np.int64)
-        piece = int(np.searchsorted(self.starts, start, side="right")) - 1
-        filled = 0
-        while filled < count:
-            offset = start + filled - int(self.starts[piece])
-            part = self.pieces[piece][offset : offset + count - filled]
-            out[filled : filled + len(part)] = part
-            filled += len(part)
-            piece += 1
-        return out
-
-    def path_of(self, token: int) -> Path:
-        """Returns the file that holds token number ``token``."""
-        return self.paths[int(np.searchsorted(self.starts, token, side="right")) - 1]
-
-
 class MixtureRows:
-    """All domains of a manifest, opened and checked, cut into rows of ``sequence_length`` + 1 tokens."""
+    """All domains of a manifest, opened and checked, packed into rows of ``sequence_length`` + 1 tokens.
 
-    def __init__(self, manifest: MixtureManifest, manifest_path: Path, sequence_length: int) -> None:
-        self.vocab_size, self.sequence_length = manifest.vocab_size, sequence_length
+    ``packing`` None is the manifest's. Raises `FormatError` for packs that are not the manifest's, for a domain of
+    fewer tokens than one row, and for a curriculum's column that is not there.
+    """
+
+    def __init__(
+        self, manifest: MixtureManifest, manifest_path: Path, sequence_length: int, packing: str | None = None
+    ) -> None:
+        self.manifest, self.sequence_length = manifest, sequence_length
+        self.packing = manifest.packing if packing is None else packing
         self.names = list(manifest.domains)
         self.packs = {
             name: _open_packs(name, domain, manifest, manifest_path) for name, domain in manifest.domains.items()
         }
-        self.domains = [DomainTokens(name, packs) for name, packs in self.packs.items()]
-        self.num_rows = [max(0, (domain.num_tokens - 1) // sequence_length) for domain in self.domains]
-        for domain, num_rows in zip(self.domains, self.num_rows, strict=True):
-            if num_rows == 0:
+        shards = {name: [shard for pack in packs for shard in pack.shards] for name, packs in self.packs.items()}
+        self.tables = []
+        for name, domain in manifest.domains.items():
+            if domain.num_tokens <= sequence_length:
                 raise FormatError(
-                    f"domain '{domain.name}' has {domain.num_tokens:,} tokens, too few for one row of "
+                    f"domain '{name}' has {domain.num_tokens:,} tokens, too few for one row of "
                     f"{sequence_length:,} + 1; use --sequence-length {max(1, domain.num_tokens - 1)} or less."
                 )
+            order = None if domain.order is None else document_order(shards[name], domain.order)
+            lengths = [shard.lengths for shard in shards[name]]
+            self.tables.append(pack_rows(self.packing, lengths, sequence_length, order))
+        first = next(pack for packs in self.packs.values() for pack in packs)
+        self.reader = RowReader(
+            list(shards.values()), self.tables, sequence_length, manifest.vocab_size, first.manifest.eos_id
+        )
+        self.num_rows = [table.num_rows for table in self.tables]
+        self.num_labels = self.reader.num_labels()  # in one epoch
+        for name, labels in zip(self.names, self.num_labels, strict=True):
+            if labels == 0:
+                raise FormatError(f"domain '{name}' has no token that counts as a label: its masks leave out all.")
         self.max_rows: list[int | None] = [
             None if domain.max_epochs is None else math.floor(domain.max_epochs * num_rows)
             for domain, num_rows in zip(manifest.domains.values(), self.num_rows, strict=True)
@@ -106,39 +101,56 @@ class MixtureRows:
                     "the pack with `dataeng run` and mix again with `dataeng mix`."
                 )
 
-    def planned_shares(self, weights: list[float], total_rows: int) -> list[float]:
-        """Returns the domains' shares of ``total_rows`` rows: the weights, as far as the epoch caps allow.
+    def row_shares(self, weights: Sequence[float] | Floats) -> Floats:
+        """Returns the shares of rows that give the domains these shares of tokens: rows hold unlike much padding."""
+        waste = [table.waste for table in self.tables]
+        tokens_per_row = np.array([(w.num_slots - w.padding) / w.num_rows for w in waste])
+        shares = np.asarray(weights, np.float64) / tokens_per_row
+        return np.asarray(shares / shares.sum())
 
-        Raises `ConfigError` when the caps of all domains together allow fewer rows.
+    def label_shares(self, row_shares: Sequence[float] | Floats) -> Floats:
+        """Returns the expected shares of labels where rows have these shares: what losses are weighted by."""
+        labels_per_row = np.array(self.num_labels) / np.array(self.num_rows)
+        labels = np.asarray(row_shares, np.float64) * labels_per_row
+        return np.asarray(labels / labels.sum())
+
+    def planned_stages(self, total: int) -> list[SampledStage]:
+        """Returns the stages of a run of ``total`` rows: the manifest's weights as far as epoch caps allow.
+
+        Raises `ConfigError` when the caps allow fewer rows than that.
         """
-        allowed = [math.inf if rows is None else float(rows) for rows in self.max_rows]
-        if sum(allowed) < total_rows:
-            rows = ", ".join(f"{name} {rows:,.0f}" for name, rows in zip(self.names, allowed, strict=True))
+        allowed = np.array([math.inf if rows is None else float(rows) for rows in self.max_rows])
+        if allowed.sum() < total:
+            listed = ", ".join(f"{name} {rows:,.0f}" for name, rows in zip(self.names, allowed.tolist(), strict=True))
             raise ConfigError(
-                f"{total_rows:,} rows are asked for, but the epoch caps exhaust all domains after {sum(allowed):,.0f} "
-                f"({rows}). Lower --steps or --batch-size, or raise max_epochs in the manifest."
+                f"{total:,} rows are asked for, but the epoch caps exhaust all domains after {allowed.sum():,.0f} "
+                f"({listed}). Lower --steps or --batch-size, or raise max_epochs in the manifest."
             )
-        return [float(share) for share in capped_shares(np.array(weights), np.array(allowed), total_rows)]
+        wanted = [(until, self.row_shares(weights)) for until, weights in stages_of(self.manifest)]
+        planned = planned_stages(wanted, allowed, total, [stage.name for stage in self.manifest.schedule])
+        ends: list[int | None] = [*stage_ends(planned, total)[:-1], None]
+        return [
+            SampledStage(until_row=end, shares=tuple(shares.tolist()))
+            for end, (_, shares) in zip(ends, planned, strict=True)
+        ]
 
-    def batch(self, domains: Ints, rows: Ints) -> Ints:
-        """Returns tokens int64[B, L + 1] for pairs of domain and row index.
-
-        Raises `FormatError` naming the file when a token id is outside the vocabulary.
-        """
-        length = self.sequence_length
-        out = np.empty((len(rows), length + 1), np.int64)
-        for i, (domain, row) in enumerate(zip(domains.tolist(), rows.tolist(), strict=True)):
-            out[i] = self.domains[domain].read(row * length, length + 1)
-        outside = (out < 0) | (out >= self.vocab_size)
-        if outside.any():
-            i, position = np.argwhere(outside)[0].tolist()
-            domain = self.domains[int(domains[i])]
-            path = domain.path_of(int(rows[i]) * length + position)
-            raise FormatError(
-                f"{path}: token id {int(out[i, position])}, vocabulary {self.vocab_size}; the pack is damaged. "
-                "Restore or rebuild it."
+    def sampler(self, stages: Sequence[SampledStage], seed: int) -> MixtureSampler:
+        """Returns the sampler of these rows, at its beginning."""
+        domains = [
+            SampledDomain(name=name, num_rows=rows, max_rows=cap, shuffled=domain.order is None)
+            for (name, domain), rows, cap in zip(
+                self.manifest.domains.items(), self.num_rows, self.max_rows, strict=True
             )
-        return out
+        ]
+        return MixtureSampler(domains, stages, seed)
+
+    def batch(self, domains: Ints, rows: Ints) -> RowBatch:
+        """Returns the rows for pairs of domain and row index; see `RowReader.read`."""
+        return self.reader.read(domains, rows)
+
+    def sources(self, domain: int, row: int) -> list[RowSource]:
+        """Returns the documents of a row: pack, shard, row of docs.parquet, and which of its tokens."""
+        return self.reader.sources(domain, row)
 
 
 def _open_packs(name: str, domain: Domain, manifest: MixtureManifest, manifest_path: Path) -> list[Pack]:

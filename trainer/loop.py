@@ -19,25 +19,28 @@ from dataeng.errors import DataengError
 from dataeng.formats.atomic import fs, write_json
 from dataeng.formats.mixture import MixtureManifest
 from dataeng.mixture.reweighting import Controller
+from dataeng.packing import prepare
 from trainer.checkpoint import (
     Checkpoint,
     CheckpointFolder,
     load_model_tensors,
     load_optimizer_tensors,
     load_random_state,
+    model_tensors,
     optimizer_tensors,
     random_state,
 )
 from trainer.config import TrainConfig, as_json, identity
+from trainer.cross_entropy import token_losses
 from trainer.data import MixtureRows
 from trainer.device import autocast, choose_device, reproducible, to_device
+from trainer.initial import initial_model
 from trainer.learned import save_learned_mixture
-from trainer.loss import domain_sums, loss_multipliers, token_losses, weighted_loss
-from trainer.model import Decoder
+from trainer.loader import Loader
+from trainer.loss import domain_sums, loss_multipliers, weighted_loss
 from trainer.monitor import DomainRecord, DomainSummary, MetricsWriter, StepRecord
 from trainer.optim import build_optimizer
 from trainer.progress import Watcher
-from trainer.sampler import MixtureSampler
 from trainer.schedule import batch_size_at, is_decaying, learning_rate_factor, total_rows
 from trainer.session import StopRequest, held
 
@@ -60,8 +63,9 @@ def train(config: TrainConfig, manifest: MixtureManifest, watcher: Watcher) -> T
     a person can put right; what was committed before stays as it is.
     """
     started = time.monotonic()
+    prepare(lambda names: watcher.note("compiling the kernels that read rows; once per machine, some ten seconds"))
     run = _Run(config, manifest)  # checks everything that can be checked, and writes nothing
-    with held(config.out), reproducible(config), StopRequest() as stop, watcher:
+    with held(config.out), reproducible(config), StopRequest() as stop, watcher, run.loader:
         first_step = run.resume(watcher)
         run.describe("running", first_step - 1)
         watcher.begin(first_step, config.num_steps)
@@ -103,19 +107,20 @@ class _Run:
     def __init__(self, config: TrainConfig, manifest: MixtureManifest) -> None:
         self.config = config
         self.device = choose_device(config.device)
-        self.rows = MixtureRows(manifest, config.mixture, config.sequence_length)
-        self.rows.verify(config.verify_packs)
-        weights = [domain.weight for domain in manifest.domains.values()]
-        shares = self.rows.planned_shares(weights, total_rows(config.num_steps, config.batch_size, config.schedule))
-        rows = self.rows
-        self.sampler = MixtureSampler(rows.names, rows.num_rows, rows.max_rows, shares, config.seed)
-        self.controller = Controller(config.reweighting, torch.tensor(shares, dtype=torch.float64).numpy())
+        self.rows = rows = MixtureRows(manifest, config.mixture, config.sequence_length, config.packing)
+        rows.verify(config.verify_packs)
+        stages = rows.planned_stages(total_rows(config.num_steps, config.batch_size, config.schedule))
+        self.sampler = rows.sampler(stages, config.seed)
+        self.loader = Loader(
+            rows.reader,
+            self.sampler,
+            lambda step: batch_size_at(step, config.batch_size, config.schedule),
+            pinned=self.device.type == "cuda",
+        )
+        self.stage_shares = [rows.label_shares(stage.shares) for stage in stages]
+        self.controller = Controller(config.reweighting, self.stage_shares[0])
         torch.manual_seed(config.seed)  # the model has no dropout; whatever draws at random later starts from here
-        self.model = Decoder(config.model)
-        self.model.initialize(config.seed)
-        self.model.to(self.device)
-        if config.compile:
-            self.model.compile()
+        self.model = initial_model(config, self.device)
         self.optimizer = build_optimizer(self.model, config.optimizer)
         self.metrics = MetricsWriter(config.out)
         self.checkpoints = CheckpointFolder(
@@ -127,15 +132,18 @@ class _Run:
     def train_step(self, step: int) -> StepRecord:
         """Runs one optimizer step and returns what was measured, losses taken before the update."""
         config, started = self.config, time.monotonic()
-        domains_b, rows_b = self.sampler.take(batch_size_at(step, config.batch_size, config.schedule))
-        tokens_bt = to_device(torch.from_numpy(self.rows.batch(domains_b, rows_b)), self.device)
-        domains_n = to_device(torch.from_numpy(domains_b), self.device).repeat_interleave(config.sequence_length)
+        self.controller.shares = self.stage_shares[self.sampler.stage]
+        batch = self.loader.next(step)
+        tokens_bt = batch.tokens_bt.to(self.device, non_blocking=True).long()
+        is_label_n = batch.labels_bt.to(self.device, non_blocking=True).flatten()
+        domains_n = to_device(batch.domains_b, self.device).repeat_interleave(config.sequence_length)
         with autocast(self.device):
             hidden_btd = self.model(tokens_bt[:, :-1])
             losses_n = token_losses(
                 hidden_btd.flatten(0, 1), self.model.output_weight, tokens_bt[:, 1:].flatten(), config.loss.chunk_tokens
             )
-        loss_sums, token_counts = domain_sums(losses_n, domains_n, len(self.rows.names))
+        loss_sums, token_counts = domain_sums(losses_n, domains_n, len(self.rows.names), is_label_n)
+        self._check_finite(step, loss_sums.tolist())  # before the controller remembers them
         decaying = is_decaying(step, config.num_steps, config.schedule)
         weights = self.controller.update(
             loss_sums, token_counts, frozen=decaying and config.reweighting.freeze_in_decay
@@ -147,7 +155,7 @@ class _Run:
             config.loss.normalization,
             config.loss.max_multiplier if config.reweighting.method != "none" else math.inf,
         )
-        loss = weighted_loss(losses_n, domains_n, multipliers)
+        loss = weighted_loss(losses_n, domains_n, multipliers, is_label_n)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.optimizer.max_gradient_norm)
@@ -160,7 +168,7 @@ class _Run:
         epochs = self.sampler.epochs()
         return StepRecord(
             step=step,
-            loss=float(loss_sums.sum() / token_counts.sum()),
+            loss=float(loss_sums.sum() / max(1.0, token_counts.sum())),
             weighted_loss=float(loss.detach()),
             gradient_norm=gradient_norm,
             learning_rate=learning_rate,
@@ -179,7 +187,7 @@ class _Run:
             ],
         )
 
-    def _check_finite(self, step: int, loss_sums: list[float], gradient_norm: float) -> None:
+    def _check_finite(self, step: int, loss_sums: list[float], gradient_norm: float = 0.0) -> None:
         bad = [name for name, total in zip(self.rows.names, loss_sums, strict=True) if not math.isfinite(total)]
         if bad or not math.isfinite(gradient_norm):
             what = f"the loss of {', '.join(bad)}" if bad else "the gradient"
@@ -199,9 +207,9 @@ class _Run:
         rng_tensors, rng_state = random_state()
         self.checkpoints.save(
             step,
-            {"model": self.model.state_dict(), "optimizer": optimizer_tensors(self.optimizer), "rng": rng_tensors},
+            {"model": model_tensors(self.model), "optimizer": optimizer_tensors(self.optimizer), "rng": rng_tensors},
             {
-                "sampler": self.sampler.state(),
+                "sampler": self.loader.state(),
                 "controller": self.controller.state(),
                 "random": rng_state,
                 "environment": self._environment(),
@@ -239,7 +247,7 @@ class _Run:
     def _restore(self, checkpoint: Checkpoint) -> None:
         load_model_tensors(self.model, checkpoint.tensors["model"])
         load_optimizer_tensors(self.optimizer, checkpoint.tensors["optimizer"])
-        self.sampler.load_state(checkpoint.state["sampler"])
+        self.loader.load_state(checkpoint.state["sampler"])
         self.controller.load_state(checkpoint.state["controller"])
         load_random_state(checkpoint.tensors["rng"], checkpoint.state["random"])
 

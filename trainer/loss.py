@@ -1,7 +1,8 @@
 """Next-token loss, per domain, and the weighted combination that is trained on.
 
-N tokens of a batch, each with a domain in [0, K). With S_i the summed cross-entropy (nats) and N_i the number of tokens
-of domain i, the reported loss of a domain is S_i / N_i, always unweighted. Trained on is
+N tokens of a batch, each with a domain in [0, K). Tokens that are no labels (padding, masked) count nowhere; N is those
+that are. With S_i the summed cross-entropy (nats) and N_i the number of tokens of domain i, the reported loss of a
+domain is S_i / N_i, always unweighted. Trained on is
 
     loss = Σ_t m[domain_t] · nll_t / N        m a constant
 
@@ -20,33 +21,24 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 Floats = npt.NDArray[np.float64]
 Normalization = Literal["planned", "batch"]
 
 
-def token_losses(hidden_nd: Tensor, output_weight: Tensor, labels_n: Tensor, chunk_tokens: int) -> Tensor:
-    """Returns the cross-entropy [N] of each label in nats, float32.
-
-    Logits are made for ``chunk_tokens`` tokens at a time: on CPUs a chunk that fits the cache is a third faster.
-    """
-    losses = [
-        F.cross_entropy(F.linear(hidden, output_weight).float(), labels, reduction="none")
-        for hidden, labels in zip(
-            torch.split(hidden_nd, chunk_tokens), torch.split(labels_n, chunk_tokens), strict=True
-        )
-    ]
-    return torch.cat(losses)
-
-
 @torch.no_grad()
-def domain_sums(losses_n: Tensor, domains_n: Tensor, num_domains: int) -> tuple[Floats, Floats]:
-    """Returns (S, N): summed loss in nats and number of tokens per domain, float64[K] each, on the CPU."""
+def domain_sums(
+    losses_n: Tensor, domains_n: Tensor, num_domains: int, is_label_n: Tensor | None = None
+) -> tuple[Floats, Floats]:
+    """Returns (S, N): summed loss in nats and number of tokens per domain, float64[K] each, on the CPU.
+
+    ``is_label_n`` is 1 where a token counts and 0 elsewhere; None: everywhere.
+    """
+    counted = torch.ones_like(losses_n, dtype=torch.float64) if is_label_n is None else is_label_n.double()
     sums = torch.zeros(2, num_domains, dtype=torch.float64, device=losses_n.device)
-    sums[0].index_add_(0, domains_n, losses_n.double())
-    sums[1].index_add_(0, domains_n, torch.ones_like(losses_n, dtype=torch.float64))
+    sums[0].index_add_(0, domains_n, losses_n.double() * counted)
+    sums[1].index_add_(0, domains_n, counted)
     loss_sums, token_counts = sums.cpu().numpy()  # one transfer
     return loss_sums, token_counts
 
@@ -65,7 +57,9 @@ def loss_multipliers(
     return multipliers
 
 
-def weighted_loss(losses_n: Tensor, domains_n: Tensor, multipliers: Floats) -> Tensor:
-    """Returns Σ m[domain] · loss / N as a scalar; no gradient flows into ``multipliers``."""
-    per_domain = torch.from_numpy(multipliers).to(losses_n.device, losses_n.dtype)
-    return (losses_n * per_domain[domains_n]).sum() / losses_n.numel()
+def weighted_loss(losses_n: Tensor, domains_n: Tensor, multipliers: Floats, is_label_n: Tensor | None = None) -> Tensor:
+    """Returns Σ m[domain] · loss / N as a scalar; no gradient flows into ``multipliers``. 0 without any label."""
+    per_token = torch.from_numpy(multipliers).to(losses_n.device, losses_n.dtype)[domains_n]
+    if is_label_n is None:
+        return (losses_n * per_token).sum() / losses_n.numel()
+    return (losses_n * per_token * is_label_n).sum() / is_label_n.sum().clamp(min=1)

@@ -86,8 +86,8 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizers:
     """
     hidden, head, others = _split(model)
     decay, betas, rate = config.weight_decay, (config.beta1, config.beta2), config.learning_rate
-    rest = [{"params": head, "weight_decay": decay}] if head else []  # PyTorch takes an empty group for a nameless one
-    rest.append({"params": others, "weight_decay": 0.0})
+    # PyTorch takes an empty group for a nameless one. With LoRA only hidden matrices are trained.
+    rest = [{"params": params, "weight_decay": d} for params, d in ((head, decay), (others, 0.0)) if params]
     groups = [{"params": hidden, "weight_decay": decay}, *rest]
     if config.name == "lion":
         return Optimizers([Lion(groups, rate, (config.beta1, 0.99))])
@@ -95,7 +95,8 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizers:
         return Optimizers([torch.optim.Adafactor(groups, lr=rate)])
     if config.name == "muon":
         muon = torch.optim.Muon(hidden, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
-        return Optimizers([muon, torch.optim.AdamW(rest, lr=rate, betas=betas, eps=config.epsilon, fused=True)])
+        adamw = [torch.optim.AdamW(rest, lr=rate, betas=betas, eps=config.epsilon, fused=True)] if rest else []
+        return Optimizers([muon, *adamw])
     return Optimizers([torch.optim.AdamW(groups, lr=rate, betas=betas, eps=config.epsilon, fused=True)])
 
 

@@ -22,7 +22,9 @@ from dataeng.document import DETAIL, ERROR_PREFIX, IDENTITY, REASON, TEXT, row_b
 from dataeng.engine.exchange import Buffers, PartitionedWriter, PartitionSlices, TableSlice
 from dataeng.engine.ledger import StageCount, check_chain, too_many_errors
 from dataeng.engine.outputs import TableWriter, TaskOutputs, now
+from dataeng.engine.run_removal import STATION, drop_removed
 from dataeng.errors import DataengError, LedgerError, TaskError
+from dataeng.formats.removal_list import load_removals
 from dataeng.plan import Phase, Task
 from dataeng.predicate import parse_predicate
 from dataeng.stage import ExchangeStage, RowStage, Sink, SinkWriter, Source, Stage
@@ -78,6 +80,7 @@ class RowTask:
             self.emitted_to = PartitionedWriter(outputs, "exchange", name, buffer_bytes=buffers.write_bytes)
         self.emit_count = StageCount()
         self.sinks: list[tuple[Step, SinkWriter]] = []
+        self.removals = load_removals(run_dir) if phase.sinks else None
 
     def run(self) -> tuple[dict[str, StageCount], dict[str, list[dict[str, Any]]]]:
         """Runs the task to the point where its files can be committed. Returns counts and sink shards."""
@@ -92,6 +95,9 @@ class RowTask:
                 if batch.height == 0:
                     break
                 batch = self._take(step.name, batch, lambda frame, step=step: self._apply(step, frame))
+            removals = self.removals
+            if removals is not None and batch.height:
+                batch = self._take(STATION, batch, lambda frame, removals=removals: drop_removed(frame, removals))
             self._write(batch)
         return self._close()
 
@@ -99,7 +105,8 @@ class RowTask:
         """Names of the counted stations, in order."""
         first = self.task.source.name if self.task.source else None
         applied = self.phase.applies.name if self.phase.applies else None
-        return [name for name in (first, applied) if name] + [step.name for step in self.row_steps]
+        last = [STATION] if self.removals is not None else []
+        return [name for name in (first, applied) if name] + [step.name for step in self.row_steps] + last
 
     # --- reading
 

@@ -31,6 +31,7 @@ from dataeng.engine.records import (
     write_record,
 )
 from dataeng.engine.reuse import PhaseState, inspect_phase
+from dataeng.engine.run_removal import finish_removal
 from dataeng.engine.task import TaskSpec
 from dataeng.errors import LedgerError, TaskError
 from dataeng.formats.atomic import fs, read_json, write_json
@@ -101,6 +102,8 @@ def run_plan(
     check_ownership(run_dir, plan.pipeline.path, replace)
     with hold_lease(run_dir):
         check_ownership(run_dir, plan.pipeline.path, replace)  # again: it may have become somebody's in between
+        if finish_removal(run_dir):
+            progress.message(f"finished a removal of documents from {run_dir} that was interrupted")
         runner = _Runner(plan, run_dir, pool, progress, prepare, thorough, import_path, result)
         try:
             runner.run()

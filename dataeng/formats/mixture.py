@@ -83,6 +83,7 @@ class MixtureManifest(_Strict):
     """``mix.json``."""
 
     format_version: Literal[1] = 1
+    revision: int = Field(default=0, ge=0, description="How often documents were taken out of its packs since")
     run: str | None = Field(default=None, description="Run folder of the packs, relative to the manifest's folder")
     tokenizer_sha256: str
     vocab_size: int = Field(gt=0)

@@ -33,6 +33,12 @@ KERNELS = (
     "pretokens",
     "bpe_merges",
     "document_ends",
+    "noising",
+    "unigram",
+    "packing",
+    "row_reading",
+    "permutation",
+    "blending",
 )
 
 

@@ -13,8 +13,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dataeng.kernels.compiling import inlined, kernel
-from dataeng.kernels.text import MULTIPLIER, U32, hash_bytes, signed
+from dataeng.kernels.bpe_pairs import LAST_WORD, NUM_WORDS, TIMES, first_pairs_kernel, pair_key, pair_slot, rehash
+from dataeng.kernels.bpe_queue import next_pair, push_entries, sift_up
+from dataeng.kernels.compiling import called, inlined, kernel
+from dataeng.kernels.text import U32, hash_bytes, signed
+
+#: Columns of where the symbols of a word are, and how often it is there.
+START, LENGTH, COUNT = 0, 1, 2
+LOW = np.uint64(0xFFFFFFFF)
 
 
 class Tokens(NamedTuple):
@@ -30,63 +36,6 @@ class Words(NamedTuple):
     symbols: NDArray[np.int32]
     offsets: NDArray[np.int64]
     counts: NDArray[np.int64]
-
-
-@inlined
-def pair_slot(keys: NDArray[np.uint64], key: np.uint64) -> int:
-    """Returns where in the table a pair is, or would be. A key is never 0, which marks an empty slot."""
-    mask = np.uint64(keys.shape[0] - 1)
-    value = key * MULTIPLIER
-    slot = (value ^ (value >> U32)) & mask
-    while keys[slot] != key and keys[slot] != np.uint64(0):
-        slot = (slot + np.uint64(1)) & mask
-    return signed(slot)
-
-
-@inlined
-def pair_key(left: int, right: int) -> np.uint64:
-    """Packs a pair so that keys have the order of pairs, and none is 0."""
-    return (np.uint64(left + 1) << U32) | np.uint64(right)
-
-
-@inlined
-def comes_first(count: int, key: np.uint64, other_count: int, other_key: np.uint64) -> bool:
-    return count > other_count or (count == other_count and key < other_key)
-
-
-@inlined
-def sift_up(heap_counts: NDArray[np.int64], heap_keys: NDArray[np.uint64], heap: NDArray[np.int32], at: int) -> None:
-    """Moves the last item of a heap with four children a node to its place."""
-    count, key, item = heap_counts[at], heap_keys[at], heap[at]
-    while at > 0:
-        parent = (at - 1) >> 2
-        if not comes_first(count, key, heap_counts[parent], heap_keys[parent]):
-            break
-        heap_counts[at], heap_keys[at], heap[at] = heap_counts[parent], heap_keys[parent], heap[parent]
-        at = parent
-    heap_counts[at], heap_keys[at], heap[at] = count, key, item
-
-
-@inlined
-def sift_down(
-    heap_counts: NDArray[np.int64], heap_keys: NDArray[np.uint64], heap: NDArray[np.int32], size: int
-) -> None:
-    """Moves the first item of a heap to its place."""
-    count, key, item = heap_counts[0], heap_keys[0], heap[0]
-    at = 0
-    while True:
-        child = 4 * at + 1
-        if child >= size:
-            break
-        best = child
-        for other in range(child + 1, min(child + 4, size)):
-            if comes_first(heap_counts[other], heap_keys[other], heap_counts[best], heap_keys[best]):
-                best = other
-        if not comes_first(heap_counts[best], heap_keys[best], count, key):
-            break
-        heap_counts[at], heap_keys[at], heap[at] = heap_counts[best], heap_keys[best], heap[best]
-        at = best
-    heap_counts[at], heap_keys[at], heap[at] = count, key, item
 
 
 @inlined
@@ -111,74 +60,154 @@ def token_slot(
     return signed(slot)
 
 
-@inlined
-def rehash(
-    keys: NDArray[np.uint64], pairs: NDArray[np.int32], old_keys: NDArray[np.uint64], old: NDArray[np.int32]
+@called
+def num_symbols(words: NDArray[np.int32], symbols: NDArray[np.int32], spans: NDArray[np.int64]) -> tuple[int, int]:
+    """Returns how many symbols the words have together, which no merge in them causes more events than.
+
+    Nobody needs the second number. These loads do not wait for each other, as those of `merge_words` would, which then
+    finds everything in the cache.
+    """
+    total, seen = 0, 0
+    for place in range(words.shape[0]):
+        word = words[place]
+        total += spans[word, LENGTH]
+        seen ^= symbols[spans[word, START]]
+    return total, seen
+
+
+@called
+def merge_words(
+    pair: tuple[int, int, int],
+    words: NDArray[np.int32],
+    symbols: NDArray[np.int32],
+    spans: NDArray[np.int64],
+    neighbours: NDArray[np.int64],
+    touched: NDArray[np.int32],
+    num_touched: NDArray[np.int64],
+    events: NDArray[np.int32],
+) -> int:
+    """Merges a pair (left, right, new) in ``words``; returns how many events it caused.
+
+    What changes is added up per symbol x before it (row 0) or behind it (row 1): ``neighbours[row, x]`` has how often,
+    the last word, and the number of words. An event (row, x, word) says that a word now has the pair of x and new.
+    """
+    left, right, new = pair
+    num_events = 0
+    for place in range(words.shape[0]):
+        word = words[place]
+        start = spans[word, START]
+        stop = start + spans[word, LENGTH]
+        i = start
+        while i + 1 < stop and not (symbols[i] == left and symbols[i + 1] == right):
+            i += 1
+        if i + 1 >= stop:
+            continue
+        count = spans[word, COUNT]
+        write = i
+        while i < stop:
+            if i + 1 < stop and symbols[i] == left and symbols[i + 1] == right:
+                for side in range(2):
+                    if side == 0:
+                        if write == start:
+                            continue
+                        x = symbols[write - 1]
+                    else:
+                        if i + 2 >= stop:
+                            continue
+                        x = symbols[i + 2]
+                    if neighbours[side, x, TIMES] == 0:
+                        touched[side, num_touched[side]] = x
+                        num_touched[side] += 1
+                    neighbours[side, x, TIMES] += count
+                    row = 0 if x == new else side  # (new, new) is one pair, whichever of the two came second
+                    if neighbours[row, x, LAST_WORD] != word + 1:
+                        neighbours[row, x, LAST_WORD] = word + 1
+                        neighbours[row, x, NUM_WORDS] += 1
+                        events[num_events, 0], events[num_events, 1], events[num_events, 2] = row, x, word
+                        num_events += 1
+                symbols[write] = new
+                i += 2
+            else:
+                symbols[write] = symbols[i]
+                i += 1
+            write += 1
+        spans[word, LENGTH] = write - start
+    if neighbours[0, new, NUM_WORDS] > 0 and neighbours[0, new, TIMES] == 0:
+        touched[0, num_touched[0]] = new
+        num_touched[0] += 1
+    return num_events
+
+
+@called
+def change_counts(
+    pair: tuple[int, int, int],
+    neighbours: NDArray[np.int64],
+    touched: NDArray[np.int32],
+    num_touched: NDArray[np.int64],
+    keys: NDArray[np.uint64],
+    pairs: NDArray[np.int32],
+    pair_counts: NDArray[np.int64],
+    num_pairs: int,
+) -> int:
+    """Takes what a merge changed into the counts of pairs; returns how many pairs there are now."""
+    left, right, new = pair
+    for side in range(2):
+        for t in range(num_touched[side]):
+            x = signed(touched[side, t])
+            change = neighbours[side, x, TIMES]
+            for number in range(2):
+                if side == 0:
+                    key = pair_key(x, new if number else left)
+                else:
+                    key = pair_key(new if number else right, x)
+                slot = pair_slot(keys, key)
+                if keys[slot] == np.uint64(0):
+                    keys[slot] = key
+                    pairs[slot] = num_pairs
+                    pair_counts[num_pairs] = 0
+                    num_pairs += 1
+                pair_counts[pairs[slot]] += change if number else -change
+    return num_pairs
+
+
+@called
+def place_words(
+    num_events: int,
+    events: NDArray[np.int32],
+    words: NDArray[np.int32],
+    neighbours: NDArray[np.int64],
+    touched: NDArray[np.int32],
+    num_touched: NDArray[np.int64],
 ) -> None:
-    for slot in range(old_keys.shape[0]):
-        if old_keys[slot] != np.uint64(0):
-            place = pair_slot(keys, old_keys[slot])
-            keys[place] = old_keys[slot]
-            pairs[place] = old[slot]
+    """Sorts the words of all events to the places that `push_entries` has given out."""
+    for event in range(num_events):
+        row, x = events[event, 0], events[event, 1]
+        words[neighbours[row, x, NUM_WORDS]] = events[event, 2]
+        neighbours[row, x, NUM_WORDS] += 1
+    for side in range(2):
+        for t in range(num_touched[side]):
+            neighbours[side, touched[side, t], NUM_WORDS] = 0
+        num_touched[side] = 0
 
 
-@kernel
-def first_pairs_kernel(
-    symbols: NDArray[np.int32], offsets: NDArray[np.int64], counts: NDArray[np.int64]
-) -> tuple[
-    NDArray[np.uint64], NDArray[np.int32], NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]
-]:
-    """Returns the table of pairs (keys, pair numbers); per pair its key, count and first place; the words of each."""
-    keys, pairs = np.zeros(1 << 16, np.uint64), np.zeros(1 << 16, np.int32)
-    pair_keys = np.zeros(1 << 15, np.uint64)
-    pair_counts, num_words = np.zeros(1 << 15, np.int64), np.zeros(1 << 15, np.int64)
-    last_word = np.full(1 << 15, -1, np.int64)
-    num_pairs = 0
-    of_window = np.empty(symbols.shape[0], np.int32)  # the pair that starts at each symbol, -1 where it is there again
-    for word in range(counts.shape[0]):
-        for i in range(offsets[word], offsets[word + 1] - 1):
-            key = pair_key(symbols[i], symbols[i + 1])
-            slot = pair_slot(keys, key)
-            if keys[slot] == np.uint64(0):
-                if num_pairs == pair_keys.shape[0]:
-                    pair_keys = np.concatenate((pair_keys, np.zeros(num_pairs, np.uint64)))
-                    pair_counts = np.concatenate((pair_counts, np.zeros(num_pairs, np.int64)))
-                    num_words = np.concatenate((num_words, np.zeros(num_pairs, np.int64)))
-                    last_word = np.concatenate((last_word, np.full(num_pairs, -1, np.int64)))
-                    old_keys, old_pairs = keys, pairs
-                    keys, pairs = np.zeros(2 * keys.shape[0], np.uint64), np.zeros(2 * keys.shape[0], np.int32)
-                    rehash(keys, pairs, old_keys, old_pairs)
-                    slot = pair_slot(keys, key)
-                keys[slot] = key
-                pairs[slot] = num_pairs
-                pair_keys[num_pairs] = key
-                num_pairs += 1
-            pair = pairs[slot]
-            pair_counts[pair] += counts[word]
-            of_window[i] = -1
-            if last_word[pair] != word:
-                last_word[pair] = word
-                num_words[pair] += 1
-                of_window[i] = pair
-    firsts = np.zeros(num_pairs + 1, np.int64)
-    for pair in range(num_pairs):
-        firsts[pair + 1] = firsts[pair] + num_words[pair]
-    places = firsts[:num_pairs].copy()
-    words = np.empty(firsts[num_pairs], np.int32)
-    for word in range(counts.shape[0]):
-        for i in range(offsets[word], offsets[word + 1] - 1):
-            pair = of_window[i]
-            if pair >= 0:
-                words[places[pair]] = word
-                places[pair] += 1
-    return keys, pairs, pair_keys[:num_pairs], pair_counts[:num_pairs], firsts, words
+@called
+def write_token(
+    left: int, right: int, num_tokens: int, data: NDArray[np.uint8], offsets: NDArray[np.int64], skip: int
+) -> int:
+    """Writes the text of two tokens, the second without its first ``skip`` bytes, behind the last; returns its end."""
+    at = signed(offsets[num_tokens])
+    for k in range(offsets[left], offsets[left + 1]):
+        data[at] = data[k]
+        at += 1
+    for k in range(offsets[right] + skip, offsets[right + 1]):
+        data[at] = data[k]
+        at += 1
+    return at
 
 
 @kernel
 def merge_kernel(
-    symbols: NDArray[np.int32],
-    starts: NDArray[np.int64],
-    counts: NDArray[np.int64],
+    words_of: tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]],
     first_pairs: tuple[
         NDArray[np.uint64],
         NDArray[np.int32],
@@ -187,27 +216,25 @@ def merge_kernel(
         NDArray[np.int64],
         NDArray[np.int32],
     ],
-    token_data: NDArray[np.uint8],
-    token_offsets: NDArray[np.int64],
-    prefixes: NDArray[np.uint8],
+    tokens: tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint8]],
     num_reserved: int,
     vocab_size: int,
     min_frequency: int,
 ) -> tuple[NDArray[np.uint64], NDArray[np.uint8], NDArray[np.int64]]:
+    symbols = words_of[0].copy()
+    spans = np.empty((words_of[2].shape[0], 3), np.int64)
+    spans[:, START], spans[:, COUNT] = words_of[1][:-1], words_of[2]
+    spans[:, LENGTH] = words_of[1][1:] - words_of[1][:-1]
     keys, pairs, pair_keys, pair_counts, firsts, words = first_pairs
-    num_pairs = pair_keys.shape[0]
-    num_positions = words.shape[0]
-    symbols = symbols.copy()
-    lengths = starts[1:] - starts[:-1]
+    num_pairs, num_positions = pair_keys.shape[0], words.shape[0]
 
     # Tokens, and a table of their texts: what two merges make is one token.
-    num_tokens = token_offsets.shape[0] - 1
-    offsets = np.zeros(vocab_size + 2, np.int64)
-    offsets[: num_tokens + 1] = token_offsets
-    prefix = np.zeros(vocab_size + 1, np.uint8)
-    prefix[:num_tokens] = prefixes
-    data = np.empty(token_data.shape[0] + 16 * vocab_size + 64, np.uint8)
-    data[: token_data.shape[0]] = token_data
+    num_tokens = tokens[1].shape[0] - 1
+    offsets, prefixes = np.zeros(vocab_size + 2, np.int64), np.zeros(vocab_size + 1, np.uint8)
+    offsets[: num_tokens + 1] = tokens[1]
+    prefixes[:num_tokens] = tokens[2]
+    data = np.empty(tokens[0].shape[0] + 16 * vocab_size + 64, np.uint8)
+    data[: tokens[0].shape[0]] = tokens[0]
     table_size = 8
     while table_size < 4 * vocab_size:
         table_size *= 2
@@ -215,191 +242,87 @@ def merge_kernel(
     for token in range(num_tokens):
         table[token_slot(table, data, offsets, offsets[token], offsets[token + 1])] = token
 
-    # The queue: an entry is a pair, its count at the time, and a range of `words`; a pair may have several entries.
+    # The queue. An entry is a pair and a range of `words`; a pair may have several, each with words of its own.
     capacity = max(1024, 2 * num_pairs)
     heap_counts, heap_keys = np.empty(capacity, np.int64), np.empty(capacity, np.uint64)
-    heap = np.empty(capacity, np.int32)
-    entry_pairs, entry_starts = np.empty(capacity, np.int32), np.empty(capacity, np.int64)
-    entry_stops = np.empty(capacity, np.int64)
-    size = 0
-    num_entries = 0
+    heap, entries = np.empty(capacity, np.int32), np.empty((capacity, 3), np.int64)
+    sizes = np.zeros(2, np.int64)  # of the heap, of the entries
     for pair in range(num_pairs):
-        if pair_counts[pair] > 0:
-            entry_pairs[num_entries], entry_starts[num_entries] = pair, firsts[pair]
-            entry_stops[num_entries] = firsts[pair + 1]
-            heap_counts[size], heap_keys[size], heap[size] = pair_counts[pair], pair_keys[pair], num_entries
-            sift_up(heap_counts, heap_keys, heap, size)
-            num_entries += 1
-            size += 1
+        entries[pair, 0], entries[pair, 1], entries[pair, 2] = pair, firsts[pair], firsts[pair + 1]
+        heap_counts[pair], heap_keys[pair], heap[pair] = pair_counts[pair], pair_keys[pair], pair
+        sift_up(heap_counts, heap_keys, heap, pair)
+    sizes[:] = num_pairs
 
-    # What a merge changes: for a symbol x before it (row 0) or behind it (row 1), how often, and in which words.
-    changes = np.zeros((2, vocab_size + 1), np.int64)
-    last_words = np.full((2, vocab_size + 1), -1, np.int64)
-    num_events = np.zeros((2, vocab_size + 1), np.int64)
-    touched = np.empty((2, vocab_size + 1), np.int32)
-    event_sides = np.empty(1 << 16, np.uint8)
-    event_symbols, event_words = np.empty(1 << 16, np.int32), np.empty(1 << 16, np.int32)
-
+    neighbours = np.zeros((2, vocab_size + 1, 3), np.int64)
+    touched, num_touched = np.empty((2, vocab_size + 1), np.int32), np.zeros(2, np.int64)
+    events = np.empty((1 << 16, 3), np.int32)
     merges = np.empty(vocab_size, np.uint64)
     num_merges = 0
-    while num_tokens < vocab_size and size > 0:
-        key, entry = heap_keys[0], heap[0]
-        pair = entry_pairs[entry]
-        now = pair_counts[pair]
-        if heap_counts[0] != now:
-            heap_counts[0] = now
-            sift_down(heap_counts, heap_keys, heap, size)
-            continue
-        if now < max(1, min_frequency):
+    while num_tokens < vocab_size:
+        entry = next_pair(heap_counts, heap_keys, heap, entries, pair_counts, sizes, min_frequency)
+        if entry < 0:
             break
-        size -= 1
-        heap_counts[0], heap_keys[0], heap[0] = heap_counts[size], heap_keys[size], heap[size]
-        sift_down(heap_counts, heap_keys, heap, size)
-        left = signed(key >> U32) - 1
-        right = signed(key & np.uint64(0xFFFFFFFF))
-
-        # The new token's text, written behind the last token's; it stays there if nobody has it yet.
-        begin = offsets[num_tokens]
-        skip = signed(prefix[right])
-        end = begin + offsets[left + 1] - offsets[left] + offsets[right + 1] - offsets[right] - skip
-        while end + 8 > data.shape[0]:
+        key = heap_keys[sizes[0]]
+        left, right = signed(key >> U32) - 1, signed(key & LOW)
+        while offsets[num_tokens] + offsets[left + 1] - offsets[left] + offsets[right + 1] - offsets[right] + 8 > len(
+            data
+        ):
             data = np.concatenate((data, np.empty(data.shape[0], np.uint8)))
-        at = begin
-        for k in range(offsets[left], offsets[left + 1]):
-            data[at] = data[k]
-            at += 1
-        for k in range(offsets[right] + skip, offsets[right + 1]):
-            data[at] = data[k]
-            at += 1
-        slot = token_slot(table, data, offsets, begin, end)
-        if table[slot] >= 0:
-            new = signed(table[slot])
-            if new < num_reserved:
-                continue  # text that reads like a special token must not become one
-        else:
+        end = write_token(left, right, num_tokens, data, offsets, signed(prefixes[right]))
+        slot = token_slot(table, data, offsets, offsets[num_tokens], end)
+        new = signed(table[slot])
+        if 0 <= new < num_reserved:
+            continue  # text that reads like a special token must not become one
+        if new < 0:
             new = num_tokens
             table[slot] = new
+            prefixes[new] = prefixes[left]
             num_tokens += 1
             offsets[num_tokens] = end
-            prefix[new] = prefix[left]
         if num_merges == merges.shape[0]:
             merges = np.concatenate((merges, np.empty(num_merges, np.uint64)))
         merges[num_merges] = key
         num_merges += 1
 
-        events = 0
-        num_before, num_behind = 0, 0
-        for place in range(entry_starts[entry], entry_stops[entry]):
-            word = words[place]
-            start = starts[word]
-            stop = start + lengths[word]
-            i = start
-            while i + 1 < stop and not (symbols[i] == left and symbols[i + 1] == right):
-                i += 1
-            if i + 1 >= stop:
-                continue
-            if events + 2 * (stop - start) > event_words.shape[0]:
-                more = max(event_words.shape[0], 2 * (stop - start))
-                event_sides = np.concatenate((event_sides, np.empty(more, np.uint8)))
-                event_symbols = np.concatenate((event_symbols, np.empty(more, np.int32)))
-                event_words = np.concatenate((event_words, np.empty(more, np.int32)))
-            count = counts[word]
-            write = i
-            while i < stop:
-                if i + 1 < stop and symbols[i] == left and symbols[i + 1] == right:
-                    if write > start:
-                        x = symbols[write - 1]
-                        if changes[0, x] == 0:
-                            touched[0, num_before] = x
-                            num_before += 1
-                        changes[0, x] += count
-                        if last_words[0, x] != word:
-                            last_words[0, x] = word
-                            num_events[0, x] += 1
-                            event_sides[events], event_symbols[events], event_words[events] = 0, x, word
-                            events += 1
-                    if i + 2 < stop:
-                        x = symbols[i + 2]
-                        if changes[1, x] == 0:
-                            touched[1, num_behind] = x
-                            num_behind += 1
-                        changes[1, x] += count
-                        side = 0 if x == new else 1  # (new, new) is one pair, whichever of the two came second
-                        if last_words[side, x] != word:
-                            last_words[side, x] = word
-                            num_events[side, x] += 1
-                            event_sides[events], event_symbols[events], event_words[events] = side, x, word
-                            events += 1
-                    symbols[write] = new
-                    i += 2
-                else:
-                    symbols[write] = symbols[i]
-                    i += 1
-                write += 1
-            lengths[word] = write - start
-
-        if num_events[0, new] > 0 and changes[0, new] == 0:
-            touched[0, num_before] = new
-            num_before += 1
-        # First all counts, then the entries, which need them.
-        for side in range(2):
-            for t in range(num_before if side == 0 else num_behind):
-                x = touched[side, t]
-                change = changes[side, x]
-                old_key = pair_key(x, left) if side == 0 else pair_key(right, x)
-                new_key = pair_key(x, new) if side == 0 else pair_key(new, x)
-                for number in range(2):
-                    wanted = old_key if number == 0 else new_key
-                    slot = pair_slot(keys, wanted)
-                    if keys[slot] == np.uint64(0):
-                        if num_pairs == pair_counts.shape[0]:
-                            pair_counts = np.concatenate((pair_counts, np.zeros(num_pairs + 1024, np.int64)))
-                        if 2 * num_pairs > keys.shape[0]:
-                            old_keys, old_pairs = keys, pairs
-                            keys = np.zeros(2 * old_keys.shape[0], np.uint64)
-                            pairs = np.zeros(2 * old_keys.shape[0], np.int32)
-                            rehash(keys, pairs, old_keys, old_pairs)
-                            slot = pair_slot(keys, wanted)
-                        keys[slot] = wanted
-                        pairs[slot] = num_pairs
-                        pair_counts[num_pairs] = 0
-                        num_pairs += 1
-                    pair_counts[pairs[slot]] += -change if number == 0 else change
-        while num_positions + events > words.shape[0]:
-            words = np.concatenate((words, np.empty(words.shape[0] + 1024, np.int32)))
-        for side in range(2):
-            for t in range(num_before if side == 0 else num_behind):
-                x = touched[side, t]
-                num = num_events[side, x]
-                changes[side, x] = 0
-                last_words[side, x] = -1
-                if num == 0:
-                    continue
-                num_events[side, x] = num_positions  # from here on: where its next word goes
-                if num_entries == entry_pairs.shape[0]:
-                    more = num_entries
-                    heap_counts = np.concatenate((heap_counts, np.empty(more, np.int64)))
-                    heap_keys = np.concatenate((heap_keys, np.empty(more, np.uint64)))
-                    heap = np.concatenate((heap, np.empty(more, np.int32)))
-                    entry_pairs = np.concatenate((entry_pairs, np.empty(more, np.int32)))
-                    entry_starts = np.concatenate((entry_starts, np.empty(more, np.int64)))
-                    entry_stops = np.concatenate((entry_stops, np.empty(more, np.int64)))
-                new_key = pair_key(x, new) if side == 0 else pair_key(new, x)
-                pair = pairs[pair_slot(keys, new_key)]
-                if pair_counts[pair] > 0:
-                    entry_pairs[num_entries], entry_starts[num_entries] = pair, num_positions
-                    entry_stops[num_entries] = num_positions + num
-                    heap_counts[size], heap_keys[size], heap[size] = pair_counts[pair], new_key, num_entries
-                    sift_up(heap_counts, heap_keys, heap, size)
-                    num_entries += 1
-                    size += 1
-                num_positions += num
-        for event in range(events):
-            side, x = event_sides[event], event_symbols[event]
-            words[num_events[side, x]] = event_words[event]
-            num_events[side, x] += 1
-        for event in range(events):
-            num_events[event_sides[event], event_symbols[event]] = 0
+        start, stop = entries[entry, 1], entries[entry, 2]
+        bound, seen = num_symbols(words[start:stop], symbols, spans)
+        if bound > events.shape[0]:
+            events = np.empty((2 * bound, 3), np.int32)
+        events[0, 0] = seen
+        triple = (left, right, new)
+        num_events = merge_words(triple, words[start:stop], symbols, spans, neighbours, touched, num_touched, events)
+        more = num_touched[0] + num_touched[1]
+        if num_pairs + 2 * more > pair_counts.shape[0]:
+            pair_counts = np.concatenate((pair_counts, np.zeros(num_pairs + 2 * more, np.int64)))
+        while 2 * (num_pairs + 2 * more) > keys.shape[0]:
+            old_keys, old_pairs = keys, pairs
+            keys, pairs = np.zeros(2 * len(old_keys), np.uint64), np.zeros(2 * len(old_keys), np.int32)
+            rehash(keys, pairs, old_keys, old_pairs)
+        num_pairs = change_counts(triple, neighbours, touched, num_touched, keys, pairs, pair_counts, num_pairs)
+        if sizes[1] + more > heap.shape[0]:
+            grown = heap.shape[0] + more
+            heap_counts = np.concatenate((heap_counts, np.empty(grown, np.int64)))
+            heap_keys = np.concatenate((heap_keys, np.empty(grown, np.uint64)))
+            heap = np.concatenate((heap, np.empty(grown, np.int32)))
+            entries = np.concatenate((entries, np.empty((grown, 3), np.int64)))
+        if num_positions + num_events > words.shape[0]:
+            words = np.concatenate((words, np.empty(words.shape[0] + num_events, np.int32)))
+        num_positions = push_entries(
+            new,
+            num_positions,
+            neighbours,
+            touched,
+            num_touched,
+            keys,
+            pairs,
+            pair_counts,
+            heap_counts,
+            heap_keys,
+            heap,
+            entries,
+            sizes,
+        )
+        place_words(num_events, events, words, neighbours, touched, num_touched)
     return merges[:num_merges], data[: offsets[num_tokens]], offsets[: num_tokens + 1]
 
 
@@ -435,9 +358,9 @@ def train_merges(
     symbols, offsets, counts = several_symbols(words)
     first = first_pairs_kernel(symbols, offsets, counts)
     keys, data, token_offsets = merge_kernel(
-        symbols, offsets, counts, first, tokens.data, tokens.offsets, prefixes, num_reserved, vocab_size, min_frequency
+        (symbols, offsets, counts), first, (*tokens, prefixes), num_reserved, vocab_size, min_frequency
     )
-    pairs = np.stack([(keys >> U32).astype(np.int64) - 1, (keys & np.uint64(0xFFFFFFFF)).astype(np.int64)], axis=1)
+    pairs = np.stack([(keys >> U32).astype(np.int64) - 1, (keys & LOW).astype(np.int64)], axis=1)
     # Of a pair that was merged twice, the encoder knows the later merge only, as the vocabulary file has it.
     _, last = np.unique(keys[::-1], return_index=True)
     kept = np.sort(len(keys) - 1 - last)

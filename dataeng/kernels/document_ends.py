@@ -83,4 +83,6 @@ def warm_up() -> None:
     for dtype in (np.uint16, np.int32, np.uint8):
         tokens = np.zeros(1, dtype)
         tokens.flags.writeable = False
-        put_ends(tokens, np.ones(1, np.int32), NOTHING, 0, np.zeros(2, dtype))
+        lengths = np.ones(1, np.int32)
+        lengths.flags.writeable = False
+        put_ends(tokens, lengths, NOTHING, 0, np.zeros(2, dtype))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataeng.kernels.compiling import called, inlined, kernel
-from dataeng.kernels.text import CODE_POINT_LIMIT, TextBuffers, decode, hash_bytes, load64, signed
+from dataeng.kernels.text import CODE_POINT_LIMIT, U32, TextBuffers, decode, hash_bytes, load64, signed
 
 #: Which family of expressions: GPT-2's, that of cl100k (GPT-4, Llama 3, Qwen), or BERT's words and punctuation.
 GPT2, CL100K, BERT = 0, 1, 2
@@ -24,6 +24,12 @@ LETTER, NUMBER, SPACE, OTHER, NEWLINE, PUNCTUATION = 1, 2, 4, 8, 16, 32
 BLANK, APOSTROPHE, NEWLINE_BYTE, RETURN_BYTE = 32, 39, 10, 13
 MASK = np.uint64(0xFFFFFFFFFFFFFFFF)
 EIGHT = np.uint64(8)
+LOW = np.uint64(0xFFFFFFFF)
+
+#: Columns of the table of pieces.
+HASH, WORD, PIECE, COUNT = 0, 1, 2, 3
+#: Pieces are looked up so many at a time.
+BATCH = 256
 
 
 class Pieces(NamedTuple):
@@ -148,34 +154,48 @@ def bert_end(data: NDArray[np.uint8], start: int, stop: int, classes: NDArray[np
 
 @inlined
 def same_bytes(left: NDArray[np.uint8], i: int, right: NDArray[np.uint8], j: int, num: int) -> bool:
-    """Whether ``left[i:i + num]`` is ``right[j:j + num]``; both arrays have 8 readable bytes behind, or it is slower."""
+    """Whether ``left[i:i + num]`` is ``right[j:j + num]``."""
     while num > 8:
         if load64(left, i) != load64(right, j):
             return False
         i, j, num = i + 8, j + 8, num - 8
     if i + 8 <= left.shape[0] and j + 8 <= right.shape[0]:
-        return (load64(left, i) ^ load64(right, j)) & (MASK >> (EIGHT * np.uint64(8 - num))) == np.uint64(0)
+        return bool((load64(left, i) ^ load64(right, j)) & (MASK >> (EIGHT * np.uint64(8 - num))) == np.uint64(0))
     for k in range(num):
         if left[i + k] != right[j + k]:
             return False
     return True
 
 
-@kernel
-def count_pieces_kernel(
-    data: NDArray[np.uint8], offsets: NDArray[np.int64], classes: NDArray[np.uint8], style: int, most_digits: int
-) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
-    num_slots = 1 << 16
-    slot_hashes = np.zeros(num_slots, np.uint64)  # 0 is an empty slot: `hash_bytes` never returns it
-    slot_pieces = np.zeros(num_slots, np.int32)
-    arena = np.empty(1 << 20, np.uint8)
-    ends = np.zeros(1 << 16, np.int64)
-    counts = np.zeros(1 << 16, np.int64)
-    hashes = np.zeros(1 << 16, np.uint64)
-    num_pieces, used = 0, 0
-    for text in range(offsets.shape[0] - 1):
-        start, stop = offsets[text], offsets[text + 1]
-        while start < stop:
+@inlined
+def first_bytes(data: NDArray[np.uint8], start: int, size: int) -> np.uint64:
+    """Returns the first eight bytes of a piece as one number; what is missing of them is 0."""
+    if start + 8 <= data.shape[0]:
+        word = load64(data, start)
+        return word if size >= 8 else word & (MASK >> (EIGHT * np.uint64(8 - size)))
+    word = np.uint64(0)
+    for k in range(min(size, 8)):
+        word |= np.uint64(data[start + k]) << (EIGHT * np.uint64(k))
+    return word
+
+
+@called
+def cut(
+    data: NDArray[np.uint8],
+    offsets: NDArray[np.int64],
+    classes: NDArray[np.uint8],
+    style: int,
+    most_digits: int,
+    state: NDArray[np.int64],
+    places: NDArray[np.int64],
+    hashes: NDArray[np.uint64],
+) -> int:
+    """Cuts the next pieces, from ``state`` (text, next byte) on: ``places`` gets their bounds, [2, pieces]."""
+    text, start = state[0], state[1]
+    num = 0
+    while text < offsets.shape[0] - 1:
+        stop = offsets[text + 1]
+        while start < stop and num < hashes.shape[0]:
             if style == BERT:
                 kind, size = class_at(data, start, stop, classes)
                 if kind & SPACE:
@@ -184,46 +204,103 @@ def count_pieces_kernel(
                 end = bert_end(data, start, stop, classes)
             else:
                 end = piece_end(data, start, stop, classes, style, most_digits)
-            value = hash_bytes(data, start, end)
-            mask = np.uint64(num_slots - 1)
-            slot = value & mask
-            size = end - start
-            while slot_hashes[slot] != np.uint64(0):
-                if slot_hashes[slot] == value:
-                    piece = slot_pieces[slot]
-                    first = ends[piece - 1] if piece else 0
-                    if ends[piece] - first == size and same_bytes(data, start, arena, first, size):
-                        counts[piece] += 1
-                        break
-                slot = (slot + np.uint64(1)) & mask
-            else:
-                while used + size + 8 > arena.shape[0]:
-                    arena = np.concatenate((arena, np.empty(arena.shape[0], np.uint8)))
-                if num_pieces == ends.shape[0]:
-                    ends = np.concatenate((ends, np.zeros(num_pieces, np.int64)))
-                    counts = np.concatenate((counts, np.zeros(num_pieces, np.int64)))
-                    hashes = np.concatenate((hashes, np.zeros(num_pieces, np.uint64)))
-                arena[used : used + size] = data[start:end]
-                used += size
-                ends[num_pieces] = used
-                counts[num_pieces] = 1
-                hashes[num_pieces] = value
-                slot_hashes[slot] = value
-                slot_pieces[slot] = num_pieces
-                num_pieces += 1
-                if 2 * num_pieces > num_slots:
-                    num_slots *= 4
-                    slot_hashes = np.zeros(num_slots, np.uint64)
-                    slot_pieces = np.zeros(num_slots, np.int32)
-                    mask = np.uint64(num_slots - 1)
-                    for piece in range(num_pieces):
-                        slot = hashes[piece] & mask
-                        while slot_hashes[slot] != np.uint64(0):
-                            slot = (slot + np.uint64(1)) & mask
-                        slot_hashes[slot] = hashes[piece]
-                        slot_pieces[slot] = piece
+            places[0, num], places[1, num] = start, end
+            hashes[num] = hash_bytes(data, start, end)
+            num += 1
             start = end
-    return arena[:used], ends[:num_pieces], counts[:num_pieces]
+        if start < stop:
+            break
+        text += 1
+    state[0], state[1] = text, start
+    return num
+
+
+@called
+def count_batch(
+    data: NDArray[np.uint8],
+    places: NDArray[np.int64],
+    hashes: NDArray[np.uint64],
+    num: int,
+    slots: NDArray[np.uint64],
+    arena: NDArray[np.uint8],
+    ends: NDArray[np.int64],
+    num_pieces: int,
+) -> int:
+    """Counts pieces in a table that has room for all of them, and returns how many different ones there are now.
+
+    A slot has a hash (0: empty), the first eight bytes, number and size of the piece, and its count: one cache line,
+    and for most pieces nothing else is looked at.
+    """
+    mask = np.uint64(slots.shape[0] - 1)
+    seen = np.uint64(0)
+    for i in range(num):  # loads do not wait for each other here, as they would among the branches below
+        seen ^= slots[hashes[i] & mask, HASH]
+    for i in range(num):
+        value, start, size = hashes[i], places[0, i], places[1, i] - places[0, i]
+        word = first_bytes(data, start, size)
+        slot = value & mask
+        while slots[slot, HASH] != np.uint64(0):
+            if slots[slot, HASH] == value and slots[slot, WORD] == word:
+                known = slots[slot, PIECE]
+                if signed(known & LOW) == size and (
+                    size <= 8 or same_bytes(data, start, arena, ends[known >> U32], size)
+                ):
+                    break
+            slot = (slot + np.uint64(1)) & mask
+        else:
+            used = ends[num_pieces]
+            for k in range(size):
+                arena[used + k] = data[start + k]
+            ends[num_pieces + 1] = used + size
+            slots[slot, HASH], slots[slot, WORD] = value, word
+            slots[slot, PIECE] = (np.uint64(num_pieces) << U32) | np.uint64(size)
+            num_pieces += 1
+        slots[slot, COUNT] += np.uint64(1)
+    hashes[0] = seen  # nobody reads it; without an effect, the first loop would be left out
+    return num_pieces
+
+
+@called
+def move_slots(old: NDArray[np.uint64], slots: NDArray[np.uint64]) -> None:
+    mask = np.uint64(slots.shape[0] - 1)
+    for i in range(old.shape[0]):
+        if old[i, HASH] != np.uint64(0):
+            slot = old[i, HASH] & mask
+            while slots[slot, HASH] != np.uint64(0):
+                slot = (slot + np.uint64(1)) & mask
+            for k in range(4):
+                slots[slot, k] = old[i, k]
+
+
+@kernel
+def count_pieces_kernel(
+    data: NDArray[np.uint8], offsets: NDArray[np.int64], classes: NDArray[np.uint8], style: int, most_digits: int
+) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
+    slots = np.zeros((1 << 14, 4), np.uint64)
+    arena = np.empty(1 << 20, np.uint8)
+    ends = np.zeros(1 << 14, np.int64)
+    places, hashes = np.empty((2, BATCH), np.int64), np.empty(BATCH, np.uint64)
+    state = np.zeros(2, np.int64)
+    state[1] = offsets[0]
+    num_pieces = 0
+    while True:
+        num = cut(data, offsets, classes, style, most_digits, state, places, hashes)
+        if num == 0:
+            break
+        room = places[1, num - 1] - places[0, 0]
+        while ends[num_pieces] + room > arena.shape[0]:
+            arena = np.concatenate((arena, np.empty(arena.shape[0], np.uint8)))
+        if num_pieces + num >= ends.shape[0]:
+            ends = np.concatenate((ends, np.zeros(ends.shape[0], np.int64)))
+        if 2 * (num_pieces + num) > slots.shape[0]:
+            old, slots = slots, np.zeros((2 * slots.shape[0], 4), np.uint64)
+            move_slots(old, slots)
+        num_pieces = count_batch(data, places, hashes, num, slots, arena, ends, num_pieces)
+    counts = np.zeros(num_pieces, np.int64)
+    for slot in range(slots.shape[0]):
+        if slots[slot, HASH] != np.uint64(0):
+            counts[signed(slots[slot, PIECE] >> U32)] = signed(slots[slot, COUNT])
+    return arena[: ends[num_pieces]], ends[: num_pieces + 1], counts
 
 
 def count_pieces(texts: TextBuffers, classes: NDArray[np.uint8], style: int, most_digits: int = 0) -> Pieces:
@@ -238,8 +315,7 @@ def count_pieces(texts: TextBuffers, classes: NDArray[np.uint8], style: int, mos
         raise ValueError(f"expected uint8 [{CODE_POINT_LIMIT}] of class bits, got {classes.dtype} {classes.shape}")
     if style not in (GPT2, CL100K, BERT) or most_digits < 0 or (style == CL100K and most_digits == 0):
         raise ValueError(f"no rule for style {style} with {most_digits} digits")
-    data, ends, counts = count_pieces_kernel(texts.data, texts.offsets, classes, style, most_digits)
-    return Pieces(data, np.concatenate((np.zeros(1, np.int64), ends)), counts)
+    return Pieces(*count_pieces_kernel(texts.data, texts.offsets, classes, style, most_digits))
 
 
 def warm_up() -> None:

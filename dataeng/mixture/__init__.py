@@ -1,2 +1,2 @@
 """Mixture weights: where they come from (`policies`), how losses move them (`reweighting`), how a manifest is made
-of packs (`build`), and in which order a domain's rows are read (`permutation`). NumPy only."""
+of packs (`build`), which domain comes next (`blending`) and in which order its rows do (`permutation`)."""

@@ -7,6 +7,7 @@ Fewer than four passes are expected. The round function is SplitMix64's finalize
 
 from __future__ import annotations
 
+import functools
 import hashlib
 
 import numpy as np
@@ -24,23 +25,18 @@ def permutation_key(seed: int, name: str, epoch: int) -> int:
 
 def permute(positions: npt.NDArray[np.int64], size: int, key: int) -> npt.NDArray[np.int64]:
     """Returns the permutation's values, int64, at ``positions`` (each in [0, size))."""
-    half_bits = np.uint64(max(1, (max(size - 1, 1).bit_length() + 1) // 2))
-    mask = np.uint64((1 << int(half_bits)) - 1)
-    round_keys = _mix(np.uint64(key) + _GOLDEN * np.arange(1, NUM_ROUNDS + 1, dtype=np.uint64))
-    values = positions.astype(np.uint64)
-    outside = np.ones(len(values), bool)
-    while outside.any():
-        walking = values[outside]
-        left, right = walking >> half_bits, walking & mask
-        for round_key in round_keys:
-            left, right = right, left ^ (_mix(right ^ round_key) & mask)
-        values[outside] = (left << half_bits) | right
-        outside = values >= np.uint64(size)
-    return values.astype(np.int64)
+    from dataeng.kernels.permutation import permute_positions
+
+    half_bits = max(1, (max(size - 1, 1).bit_length() + 1) // 2)
+    values = np.empty(len(positions), np.int64)
+    permute_positions(np.ascontiguousarray(positions, np.int64), size, half_bits, _round_keys(key), values)
+    return values
 
 
-def _mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """SplitMix64's finalizer: every input bit changes about half of the output bits. Wraps around by design."""
+@functools.lru_cache(4096)
+def _round_keys(key: int) -> npt.NDArray[np.uint64]:
+    """SplitMix64's first outputs from ``key`` on. Products wrap around by design."""
+    values = np.uint64(key) + _GOLDEN * np.arange(1, NUM_ROUNDS + 1, dtype=np.uint64)
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+    return np.asarray(values ^ (values >> np.uint64(31)))

@@ -7,6 +7,7 @@ import inspect
 import re
 from collections.abc import Iterator
 
+from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 from rich.console import Console
 from rich.markup import escape
@@ -39,11 +40,12 @@ def summary(cls: type[Stage]) -> str:
     return " ".join(inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0].split())
 
 
-def options(cls: type[Stage]) -> Iterator[tuple[str, str, str, str]]:
-    """Yields name, type, default and description of every option."""
+def options(cls: type[BaseModel]) -> Iterator[tuple[str, str, str, str]]:
+    """Yields name, type, default and description of every option of a stage, or of an option with options."""
     for name, info in cls.model_fields.items():
         annotation = inspect.formatannotation(info.annotation)
         annotation = re.sub(r"Optional\[Annotated\[([\w.]+), .*\]\]", r"\1 | None", annotation)
+        annotation = re.sub(r"Annotated\[([\w.| ]+), FieldInfo\(.*\)\]", r"\1", annotation)
         annotation = re.sub(r"\b[a-z_]+(?:\.[a-z_]+)*\.(?=[A-Z])", "", annotation)
         value = info.get_default(call_default_factory=True, validated_data={})
         default = "required" if value is PydanticUndefined else repr(value)
@@ -81,11 +83,32 @@ def markdown() -> str:
     for name in STAGES:
         cls = stage_class(name)
         lines += ["", f"### {name}", "", inspect.cleandoc(cls.__doc__ or "").replace("``", "`"), ""]
-        rows = list(options(cls))
-        if rows:
-            lines += ["| option | type | default | |", "| --- | --- | --- | --- |"]
-            lines += [f"| `{o}` | `{_cell(t)}` | `{_cell(d)}` | {_cell(text)} |" for o, t, d, text in rows]
+        lines += _options_table(cls)
     return "\n".join(lines) + "\n"
+
+
+def objectives_markdown() -> str:
+    """Returns the options of all objectives, the end of ``docs/objectives.md``."""
+    from dataeng.stages.ingest.conversations import Conversation
+    from dataeng.stages.tokens.objectives import OBJECTIVES
+
+    described: dict[str, type[BaseModel]] = {**OBJECTIVES, "conversation (of read_files)": Conversation}
+    lines = []
+    for name, cls in described.items():
+        lines += [
+            f"### {name}",
+            "",
+            inspect.cleandoc(cls.__doc__ or "").replace("``", "`"),
+            "",
+            *_options_table(cls),
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def _options_table(cls: type[BaseModel]) -> list[str]:
+    rows = [f"| `{o}` | `{_cell(t)}` | `{_cell(d)}` | {_cell(text)} |" for o, t, d, text in options(cls) if o != "kind"]
+    return ["| option | type | default | |", "| --- | --- | --- | --- |", *rows] if rows else []
 
 
 def _cell(text: str) -> str:

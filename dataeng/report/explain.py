@@ -79,6 +79,10 @@ def explain(run_dir: Path, wanted: str) -> Story:
             signals={key: value for key, value in signals.items() if key != "id" and value is not None},
             text=document.get("text"),
         )
+        for gone in rows("removed", "id = ?", document["id"]):
+            story.outcome = (
+                f"kept, then removed from its pack on {gone['removed']} ({gone['because']}: {gone['reason']})"
+            )
         try:
             story.judgements = _judgements(run_dir, document, signals)
         except ConfigError as error:

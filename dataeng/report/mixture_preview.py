@@ -91,7 +91,7 @@ def _languages(name: str, domain: Domain, manifest_path: Path, ends: Sequence[fl
     """Returns a domain's languages, the largest first, with what is read of each up to each of ``ends`` tokens."""
     files, unlisted_documents, unlisted_tokens = [], 0, 0
     for pack in domain.packs:
-        folder = manifest_path.parent / pack
+        folder = (manifest_path.parent / pack).resolve()  # the manifest's own folder may not be there yet
         for shard in load_manifest(folder).shards:
             if "docs" in shard.files:
                 files.append(folder / shard.files["docs"].name)

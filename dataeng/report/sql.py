@@ -6,6 +6,7 @@ drops             … per reason                dedup      verdicts of corpus-wi
 clusters          removed and kept documents  alarms     what lost more than its limit
 packs             tokenized documents         training   per-domain losses of training runs
 training_steps    per-step totals of training runs
+removed           documents that were taken out of packs
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dataeng.engine.records import TaskRecord
+from dataeng.engine.run_removal import run_packs
 from dataeng.engine.runner import load_records
 from dataeng.errors import ConfigError, DataengError, FormatError
 from dataeng.formats.atomic import read_json
+from dataeng.formats.pack import load_manifest
 from dataeng.report.alarms import ALARMS_FILE
 from dataeng.report.evidence import CLUSTERS_FILE
 from dataeng.report.funnel import stats_tables
@@ -116,6 +119,10 @@ def _run_views(run_dir: Path, records: dict[str, list[TaskRecord]]) -> dict[str,
     ]
     if docs:
         views["packs"] = f"SELECT * FROM {read_parquet(docs)}"
+    manifests = [load_manifest(folder) for folder in run_packs(run_dir)]
+    removed = [run_dir / "packs" / m.domain / m.removed.name for m in manifests if m.removed is not None]
+    if removed:
+        views["removed"] = f"SELECT * FROM {read_parquet(removed)}"
     return views
 
 

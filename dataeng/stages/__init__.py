@@ -18,6 +18,7 @@ STAGES: dict[str, str] = {
     "scrub_pii": "dataeng.stages.privacy.scrub_pii:ScrubPii",
     "datatrove": "dataeng.stages.interop.datatrove:DatatroveBlock",
     "minhash_signatures": "dataeng.stages.dedup.minhash_signatures:MinhashSignatures",
+    "apply_chat_template": "dataeng.stages.tokens.apply_chat_template:ApplyChatTemplate",
     # the whole corpus
     "deduplicate_exact": "dataeng.stages.dedup.deduplicate_exact:DeduplicateExact",
     "deduplicate_minhash": "dataeng.stages.dedup.deduplicate_minhash:DeduplicateMinhash",

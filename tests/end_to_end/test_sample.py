@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from dataeng.formats.mixture import load_mixture
@@ -113,24 +116,65 @@ def test_explain_tells_the_story_of_a_kept_and_of_a_dropped_document(run_dir: Pa
     assert f"same text as {copy['kept_id']}" in printed
 
 
-def test_the_manifest_in_the_repository_fits_the_sample(run_dir: Path, tmp_path: Path) -> None:
-    kept = load_mixture(ROOT / "manifests/mix.json")
-    printed = dataeng("mix", str(run_dir), "--temperature", "2", "--output", str(tmp_path / "mix.json"))
+#: How the manifests in the repository were made; docs/mixtures.md has the same commands.
+MANIFESTS = {
+    "mix": ["--temperature", "2"],
+    "temperature": ["--alpha", "0.3", "--no-pin"],
+    "unimax": ["--unimax", "1", "--tokens", "307200", "--no-pin"],
+    "annealing": [
+        "--schedule", "manifests/annealing.yaml", "--max-epochs", "4", "--order", "web=num_tokens",
+        "--tokens", "307200", "--no-pin",
+    ],
+}  # fmt: skip
+
+
+def test_every_manifest_in_the_repository_is_tested() -> None:
+    assert {path.stem for path in (ROOT / "manifests").glob("*.json")} == set(MANIFESTS)
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_the_manifests_in_the_repository_fit_the_sample(run_dir: Path, tmp_path: Path, name: str) -> None:
+    kept = load_mixture(ROOT / f"manifests/{name}.json")
+    printed = dataeng("mix", str(run_dir), *MANIFESTS[name], "--output", str(tmp_path / "mix.json"))
     made = load_mixture(tmp_path / "mix.json")
     assert kept.run == "../runs/cc_clean" and kept.policy == made.policy and kept.reweighting == made.reweighting
     assert kept.domains.keys() == made.domains.keys() and kept.vocab_size == made.vocab_size
-    for name, domain in kept.domains.items():
-        assert domain.packs == [f"../runs/cc_clean/packs/{name}"]
+    assert [(stage.name, stage.until) for stage in kept.schedule] == [(s.name, s.until) for s in made.schedule]
+    for domain_name, domain in kept.domains.items():
+        again = made.domains[domain_name]
+        assert domain.packs == [f"../runs/cc_clean/packs/{domain_name}"]
         # Other versions of the libraries may extract or split a little differently.
-        assert domain.num_tokens == pytest.approx(made.domains[name].num_tokens, rel=0.05)
-        assert domain.weight == pytest.approx(made.domains[name].weight, abs=0.02)
-        assert name in printed
+        assert domain.num_tokens == pytest.approx(again.num_tokens, rel=0.05)
+        assert domain.weight == pytest.approx(again.weight, abs=0.02)
+        assert (domain.max_epochs, domain.order) == (again.max_epochs, again.order)
+        assert domain_name in printed
+
+
+@pytest.mark.parametrize("name", ["temperature", "unimax", "annealing"])
+def test_the_manifests_are_planned_and_train(run_dir: Path, tmp_path: Path, name: str) -> None:
+    path = tmp_path / f"{name}.json"
+    dataeng("mix", str(run_dir), *MANIFESTS[name], "--output", str(path))
+    planned = dataeng("mix", "show", str(path), "--tokens", "20480", "--format", "json")
+    drawn = {}
+    for row in map(json.loads, planned.splitlines()):
+        if row["stage"] == "all":
+            drawn[row["domain"]] = drawn.get(row["domain"], 0) + row["tokens_drawn"]
+    out = tmp_path / "out"
+    arguments = ["--mixture", str(path), "--out", str(out), "--steps", "20", "--batch-size", "8"]
+    done = subprocess.run(
+        [sys.executable, "-m", "trainer", *arguments, "--sequence-length", "128"],
+        capture_output=True, text=True, cwd=ROOT, timeout=550,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    learned = load_mixture(out / "mix.json")
+    assert learned.policy.name == "learned" and learned.domains.keys() == drawn.keys()
+    # The rows that were read are the plan: 20 steps of 8 rows of 128 tokens, to within a few rows.
+    metrics = pl.read_parquet(out / "metrics" / "*.parquet")
+    read = dict(metrics.group_by("domain").agg(pl.col("tokens").sum()).iter_rows())
+    assert read == pytest.approx(drawn, abs=4 * 128)
 
 
 def test_trainer_lowers_the_loss_of_every_domain(run_dir: Path, tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
     dataeng("mix", str(run_dir), "--temperature", "2", "--output", str(tmp_path / "mix.json"))
     arguments = ["--mixture", str(tmp_path / "mix.json"), "--steps", "40"]
     done = subprocess.run(

@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from dataeng.kernels import prepare
 from tests.small_packs import write_pack as write
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled() -> None:
+    """The shuffle is compiled before the tests, not in the midst of one that hypothesis times."""
+    prepare(["permutation"])
 
 
 @pytest.fixture

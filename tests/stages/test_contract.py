@@ -6,6 +6,7 @@ import importlib
 import pickle
 from collections.abc import Iterator
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -15,6 +16,7 @@ from dataeng.document import DETAIL, IDENTITY, PAYLOAD, REASON, TEXT, document_i
 from dataeng.stage import ExchangeStage, RowStage, Sink, Source, Stage
 from dataeng.stages import STAGES
 
+CHAT_TOKENIZER = Path(__file__).parent / "tokens" / "chat_tokenizer.json"
 #: Options for stages that have required ones, and further cases for stages whose options change what they do.
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "assign_domain": [
@@ -36,6 +38,10 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "remove_lines": [{}, {"preset": "c4@t5"}, {"preset": "refinedweb@dclm"}],
     "normalize_text": [{}, {"form": "NFKD", "collapse_spaces": True, "max_blank_lines": 0}],
     "scrub_pii": [{}, {"emails": False}],
+    "apply_chat_template": [
+        {"tokenizer": str(CHAT_TOKENIZER), "template": "chatml"},
+        {"tokenizer": str(CHAT_TOKENIZER), "template": "question_answer", "trained_on": "all"},
+    ],
 }
 
 SENTENCE = "The quick brown fox jumps over the lazy dog, and that is all there is to be said about the two of them. "
@@ -134,9 +140,10 @@ def documents() -> pl.DataFrame:
             "charset": [None] * 4 + ["iso-8859-1"] + [None] * (count - 5),
             TEXT: TEXTS,
             "language": ["en", "en", "de", None, None, "no", "en", "xx", "zh", "ar", "", "en", "en"],
+            "turns": ['[{"role": "assistant"}]', '[{"role": "user"}]', None, '[{}, {}]'] * (count // 4) + [None],
         },
         schema={**IDENTITY, PAYLOAD: pl.Binary(), "content_type": pl.String(), "charset": pl.String(),
-                TEXT: pl.String(), "language": pl.String()},
+                TEXT: pl.String(), "language": pl.String(), "turns": pl.String()},
     )  # fmt: skip
     return ready("quality_signals", 0).apply(frame).drop(REASON, DETAIL, strict=False)
 

@@ -17,6 +17,7 @@ from dataeng.formats.atomic import sha256_file
 from dataeng.formats.mixture import Domain, MixtureManifest, Policy, load_mixture, save_mixture
 from dataeng.formats.pack import PackManifest, Shard, ShardFile, idx_bytes, write_manifest
 from dataeng.formats.reweighting import Reweighting
+from dataeng.packing import prepare
 from trainer.config import Options, TrainConfig, derive_config
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before PyTorch is loaded
@@ -27,6 +28,12 @@ TOKENIZER = "b" * 64
 
 WritePack = Callable[..., Path]
 MakeConfig = Callable[..., TrainConfig]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled() -> None:
+    """Kernels are compiled before the tests, not in the midst of one that hypothesis times."""
+    prepare()
 
 
 @pytest.fixture(scope="session")

@@ -21,9 +21,10 @@ from trainer.checkpoint import (
     optimizer_tensors,
     random_state,
 )
-from trainer.config import ModelConfig, OptimizerConfig
+from trainer.config import OptimizerConfig
 from trainer.model import Decoder
 from trainer.optim import build_optimizer
+from trainer.presets import ModelConfig
 
 CONFIG = ModelConfig(vocab_size=20, dim=8, num_layers=1, num_heads=2, num_kv_heads=1, hidden_dim=12, max_positions=8)
 TENSORS = {"model": {"w": torch.arange(6.0).reshape(2, 3), "scalar": torch.tensor(3.5)}, "rng": {"cpu": torch.ones(2)}}

@@ -11,7 +11,8 @@ import pytest
 
 from dataeng.errors import ConfigError
 from dataeng.formats.mixture import LearnedWeights, load_mixture
-from trainer.config import PRESETS, Options, TrainConfig, as_json, default_out, derive_config, identity
+from trainer.config import Options, TrainConfig, as_json, default_out, derive_config, identity
+from trainer.presets import PRESETS
 
 MakeConfig = Callable[..., TrainConfig]
 

@@ -258,7 +258,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint(
 ) -> None:
     config = make_config(steps=6, checkpoint_every=2)
     poisoned = Recorder(3, lambda: monkeypatch.setattr("trainer.loop.token_losses", lambda *a: real(*a) * float("nan")))
-    from trainer.loss import token_losses as real
+    from trainer.cross_entropy import token_losses as real
 
     with pytest.raises(DataengError, match=r"loss of .*code.* is not finite in step 4.*checkpoint of step 2 is intact"):
         run(config, poisoned)

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.config import PRESETS, ModelConfig
-from trainer.model import Attention, Decoder, FeedForward, RotaryEmbedding
+from trainer.attention import documents_of
+from trainer.model import Attention, Decoder, FeedForward
+from trainer.presets import ModelConfig
+from trainer.rotary import rotary_tables
 
 CONFIG = ModelConfig(
     vocab_size=50, dim=24, num_layers=2, num_heads=4, num_kv_heads=2, hidden_dim=32, max_positions=16, rope_theta=100.0
@@ -96,16 +98,6 @@ def test_a_position_does_not_see_later_tokens_or_other_rows() -> None:
     assert not torch.allclose(before[0, 3], after[0, 3])
 
 
-def test_rotation_keeps_lengths_and_makes_scores_relative() -> None:
-    rotary = RotaryEmbedding(8, 32, 10_000.0)
-    q, k = torch.randn(2, 1, 1, 1, 8, generator=torch.Generator().manual_seed(0))
-    rotated_q, rotated_k = (rotary(x.expand(1, 1, 32, 8))[0, 0] for x in (q, k))
-    torch.testing.assert_close(rotated_q.norm(dim=-1), q.norm().expand(32))
-    scores = rotated_q @ rotated_k.T
-    torch.testing.assert_close(scores[3, 1], scores[20, 18])
-    torch.testing.assert_close(scores.diagonal(), (q * k).sum().expand(32), rtol=1e-4, atol=1e-5)
-
-
 def test_more_key_value_heads_than_needed_change_nothing() -> None:
     """Grouped attention equals full attention whose key/value heads are repeated."""
     grouped = Attention(CONFIG).double()
@@ -116,18 +108,18 @@ def test_more_key_value_heads_than_needed_change_nothing() -> None:
         for name in ("k_proj", "v_proj"):
             weight = getattr(grouped, name).weight.view(2, 6, 24).repeat_interleave(2, dim=0).reshape(24, 24)
             getattr(full, name).weight.copy_(weight)
-    rotary = RotaryEmbedding(6, 16, 100.0)
+    rotary = rotary_tables(CONFIG, torch.arange(5)[None], 5)
     x = torch.randn(2, 5, 24, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(grouped(x, rotary), full(x, rotary))
 
 
 def test_swiglu_by_hand() -> None:
-    layer = FeedForward(ModelConfig(**{**vars(CONFIG), "dim": 1, "hidden_dim": 1, "num_heads": 1}))
+    layer = FeedForward(ModelConfig(**{**vars(CONFIG), "dim": 2, "hidden_dim": 1, "num_heads": 1, "num_kv_heads": 1}))
     with torch.no_grad():
         for linear, value in ((layer.gate_proj, 2.0), (layer.up_proj, 3.0), (layer.down_proj, 5.0)):
             linear.weight.fill_(value)
-        found = layer(torch.tensor([1.0])).item()
-    assert found == pytest.approx(5 * 3 * 2 / (1 + math.exp(-2)))
+        found = layer(torch.tensor([0.25, 0.75])).tolist()
+    assert found == pytest.approx([5 * 3 * 2 / (1 + math.exp(-2))] * 2)
 
 
 def test_initial_weights_depend_on_the_seed_only() -> None:
@@ -151,11 +143,105 @@ def test_the_initial_loss_is_that_of_a_uniform_guess() -> None:
     assert loss.item() == pytest.approx(math.log(50), abs=0.05)
 
 
-@pytest.mark.parametrize(("name", "millions"), [("124m", 124), ("350m", 350), ("1.3b", 1300)])
-def test_presets_have_the_size_in_their_name(name: str, millions: int) -> None:
-    shape = {
-        k: v for k, v in vars(PRESETS[name]).items() if k not in ("sequence_length", "batch_size", "learning_rate")
-    }
+DOCUMENTS = [[0, 0, 0, 1, 1, 2, 2, 2, 2, 2], [0, 1, 1, 1, 1, 1, 1, 1, -1, -1]]
+
+
+@pytest.mark.parametrize("variant", [{}, {"qk_norm": True, "head_size": 8}, {"qkv_bias": True}])
+def test_a_packed_document_is_computed_as_if_it_were_alone(variant: dict[str, object]) -> None:
+    model = random_decoder(ModelConfig(**{**vars(CONFIG), **variant}))
+    tokens = torch.randint(50, (2, 10), generator=torch.Generator().manual_seed(3))
+    index = torch.tensor(DOCUMENTS)
+    with torch.no_grad():
+        packed = model(tokens, documents_of(index, torch.device("cpu")))
+        for row, numbers in enumerate(DOCUMENTS):
+            for number in {n for n in numbers if n >= 0}:
+                chosen = index[row] == number
+                alone = model(tokens[row, chosen][None])[0]
+                torch.testing.assert_close(packed[row, chosen], alone)
+    assert packed.isfinite().all()
+
+
+def test_without_documents_a_row_is_one_document() -> None:
+    model, tokens = random_decoder(), torch.arange(20).view(2, 10)
+    whole = documents_of(torch.zeros(2, 10, dtype=torch.int64), torch.device("cpu"))
+    with torch.no_grad():
+        torch.testing.assert_close(model(tokens), model(tokens, whole))
+
+
+def gradients(model: Decoder, documents: bool) -> dict[str, torch.Tensor]:
+    tokens = torch.randint(50, (2, 10), generator=torch.Generator().manual_seed(5))
+    found = documents_of(torch.tensor(DOCUMENTS), torch.device("cpu")) if documents else None
+    model.zero_grad()
+    model(tokens, found).square().mean().backward()
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+
+@pytest.mark.parametrize("documents", [False, True])
+@pytest.mark.parametrize("every", [1, 2])
+def test_recomputed_layers_give_the_same_gradients(every: int, documents: bool) -> None:
+    model = Decoder(CONFIG)
+    model.initialize(0)
+    calls: list[int] = []
+    for layer in model.layers:
+        layer.self_attn.register_forward_hook(lambda *_: calls.append(1))
+    expected = gradients(model, documents)
+    assert len(calls) == 2
+    model.recompute_every = every
+    found = gradients(model, documents)
+    assert len(calls) == 2 + 2 + 2 // every  # so many layers ran twice
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in found.items())
+
+
+@pytest.mark.parametrize(("backend", "every", "documents"), [("eager", 0, False), ("aot_eager", 1, True)])
+def test_the_model_compiles_as_one_graph(backend: str, every: int, documents: bool) -> None:
+    """``aot_eager`` traces forward and backward as the compiler would, without its minutes of code generation."""
+    shape = ModelConfig(**{**vars(CONFIG), "num_layers": 1, "qk_norm": documents})
+    plain, compiled = Decoder(shape), Decoder(shape, recompute_every=every)
+    for model in (plain, compiled):
+        model.initialize(0)
+    compiled.compile(backend=backend, fullgraph=True)
+    expected, found = gradients(plain, documents), gradients(compiled, documents)
+    for name, value in found.items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-7)
+
+
+def test_autocast_computes_in_bfloat16_and_keeps_float32_weights() -> None:
+    model = Decoder(ModelConfig(**{**vars(CONFIG), "qk_norm": True}))
+    model.initialize(0)
+    seen: list[torch.dtype] = []
+    model.layers[0].mlp.down_proj.register_forward_hook(lambda module, inputs, out: seen.append(out.dtype))
+    tokens = torch.arange(20).view(2, 10)
+    expected = model(tokens)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = model(tokens)
+        found.square().mean().backward()
+    assert seen == [torch.float32, torch.bfloat16]
+    assert {p.dtype for p in model.parameters()} == {p.grad.dtype for p in model.parameters()} == {torch.float32}
+    torch.testing.assert_close(found.float(), expected, rtol=0.05, atol=0.05)
+
+
+def test_a_head_is_applied_within_the_forward_pass() -> None:
+    model = random_decoder()
+    tokens = torch.arange(10).view(1, 10)
+    with torch.no_grad():
+        found = model(tokens, head=lambda hidden, weight: hidden @ weight.T)
+        assert torch.equal(found, model.logits(tokens))
+
+
+def test_a_model_from_the_meta_device_is_whole_once_it_has_weights() -> None:
+    model = random_decoder()
     with torch.device("meta"):
-        model = Decoder(ModelConfig(vocab_size=50_304, max_positions=2048, **shape))
-    assert model.num_parameters() / 1e6 == pytest.approx(millions, rel=0.07)
+        empty = Decoder(CONFIG)
+    empty.to_empty(device="cpu").double().load_state_dict(model.state_dict())
+    tokens = torch.arange(10).view(1, 10)
+    with torch.no_grad():
+        assert torch.equal(empty(tokens), model(tokens))
+
+
+def test_biases_start_at_zero() -> None:
+    model = Decoder(ModelConfig(**{**vars(CONFIG), "qkv_bias": True}))
+    model.initialize(0)
+    found = {name: parameter for name, parameter in model.named_parameters() if name.endswith(".bias")}
+    assert len(found) == 6
+    assert all(not parameter.any() for parameter in found.values())

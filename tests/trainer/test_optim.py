@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from trainer.checkpoint import load_optimizer_tensors, optimizer_tensors
-from trainer.config import ModelConfig, OptimizerConfig, OptimizerName
+from trainer.config import OptimizerConfig, OptimizerName
 from trainer.model import Decoder
 from trainer.optim import Optimizers, build_optimizer
+from trainer.presets import ModelConfig
 
 CONFIG = ModelConfig(vocab_size=20, dim=8, num_layers=1, num_heads=2, num_kv_heads=1, hidden_dim=12, max_positions=8)
 

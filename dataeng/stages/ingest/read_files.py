@@ -14,6 +14,7 @@ from dataeng.document import DETAIL, IDENTITY, REASON, TEXT, document_id
 from dataeng.errors import InputError, nearest
 from dataeng.stage import Columns, InputFile, Source
 from dataeng.stages.ingest.byte_lines import DamagedInputError, decompressed_blocks, lines_of
+from dataeng.stages.ingest.conversations import Conversation, ConversationError
 from dataeng.stages.ingest.input_files import find_input_files
 from dataeng.stages.ingest.urls import host_of
 
@@ -28,14 +29,16 @@ FORMATS = {
 }
 COMPRESSIONS = (".gz", ".zst")
 
-#: One document on its way into a batch: offset, record id, url, date, text, reason, detail.
-Row = tuple[int, str, str | None, str | None, str | None, str | None, str | None]
+TURNS = "turns"
+#: One document on its way into a batch: offset, record id, url, date, text, turns, reason, detail.
+Row = tuple[int, str, str | None, str | None, str | None, str | None, str | None, str | None]
 ROW_SCHEMA: dict[str, pl.DataType] = {
     "source_offset": pl.Int64(),
     "record_id": pl.String(),
     "url": pl.String(),
     "date": pl.String(),
     TEXT: pl.String(),
+    TURNS: pl.String(),
     REASON: pl.String(),
     DETAIL: pl.String(),
 }
@@ -52,12 +55,20 @@ class ReadFiles(Source):
     - ``error:truncated``, ``error:corrupt``: one row at the end of what could be read of a damaged file
 
     Empty lines are not records.
+
+    With ``conversation``, a record is a conversation instead of a text: ``text`` has what its turns say, parted by
+    lines with U+FDDE, and the column ``turns`` all else about them, for ``apply_chat_template``. A record without one
+    is ``error:conversation``.
     """
 
     paths: tuple[str, ...] = Field(min_length=1, description="Globs, relative to the pipeline file; `sample:` too")
     format: Literal["auto", "jsonl", "parquet", "text"] = "auto"
     text: str = Field(default="text", description="Key or column of the text")
     id: str | None = Field(default=None, description="Key or column of the records' own ids")
+    conversation: Conversation | None = Field(
+        default=None,
+        description="Where records have a conversation: {messages: KEY}, or {user: KEY, assistant: KEY}",
+    )
     url: str | None = Field(default="url", description="Key or column of the URL; may be absent")
     date: str | None = Field(default="date", description="Key or column of the date; may be absent")
     batch_documents: int = Field(default=1000, ge=1, description="Most rows in a batch")
@@ -65,12 +76,14 @@ class ReadFiles(Source):
     max_document_bytes: int = Field(default=64 * MIB, ge=1, description="Longer lines and files are dropped")
 
     def columns(self) -> Columns:
-        return Columns(adds={**IDENTITY, TEXT: pl.String()})
+        turns = {} if self.conversation is None else {TURNS: pl.String()}
+        return Columns(adds={**IDENTITY, TEXT: pl.String(), **turns})
 
     def files(self, base: Path) -> list[InputFile]:
         files = find_input_files(self.paths, base)
         for file in files:
-            self._format_of(file)
+            if self._format_of(file) == "text" and self.conversation is not None:
+                raise InputError(f"'{file.path}' is plain text; a `conversation` needs JSON Lines or Parquet.")
         return files
 
     def read(self, file: InputFile) -> Iterator[pl.DataFrame]:
@@ -122,13 +135,15 @@ class ReadFiles(Source):
         if not isinstance(record, dict):
             return _dropped(number, "error:json", f"expected an object, found {type(record).__name__}")
         record_id, url, date = (_string(record, key) for key in (self.id, self.url, self.date))
+        if self.conversation is not None:
+            return _conversation_row(number, record_id, url, date, self.conversation, record)
         value = record.get(self.text)
         if not isinstance(value, str):
             found = type(value).__name__ if self.text in record else nearest(self.text, record).strip("; ") or "no keys"
-            return (number, record_id or "", url, date, None, "error:no_text", f"'{self.text}': {found}"[:200])
+            return (number, record_id or "", url, date, None, None, "error:no_text", f"'{self.text}': {found}"[:200])
         if b"\\u" in line and not all(map(_is_encodable, (value, record_id, url, date))):
             return _dropped(number, "error:utf8", "half of a surrogate pair")
-        return (number, record_id or "", url, date, value, None, None)
+        return (number, record_id or "", url, date, value, None, None, None)
 
     def _text_rows(self, file: InputFile) -> Iterator[Row]:
         content = bytearray()
@@ -138,7 +153,7 @@ class ReadFiles(Source):
                 if len(content) > self.max_document_bytes:
                     yield _dropped(0, "too_large", f"more than {self.max_document_bytes} bytes")
                     return
-            yield (0, "", None, None, content.decode(), None, None)
+            yield (0, "", None, None, content.decode(), None, None, None)
         except DamagedInputError as error:
             yield _dropped(0, error.reason, str(error))
         except UnicodeDecodeError as error:
@@ -166,20 +181,41 @@ class ReadFiles(Source):
         try:
             with pq.ParquetFile(file.path) as parquet:
                 names = self._parquet_columns(file, parquet.schema_arrow.names)
-                for batch in parquet.iter_batches(self.batch_documents, columns=sorted(set(names.values()))):
-                    frame = pl.DataFrame(pl.from_arrow(pa.Table.from_batches([batch])))
-                    yield self._parquet_rows(frame, names, row)
-                    row += frame.height
+                keys = () if self.conversation is None else self.conversation.keys()
+                for batch in parquet.iter_batches(self.batch_documents, columns=sorted({*names.values(), *keys})):
+                    if self.conversation is not None:
+                        yield self._parquet_conversations(self.conversation, batch.to_pylist(), names, row)
+                    else:
+                        frame = pl.DataFrame(pl.from_arrow(pa.Table.from_batches([batch])))
+                        yield self._parquet_rows(frame, names, row)
+                    row += batch.num_rows
         except (pa.ArrowException, OSError) as error:
             if not isinstance(error, pa.ArrowException) and error.errno is not None:
                 raise  # the disk, not the content
             yield pl.DataFrame([_dropped(row, "error:corrupt", str(error)[:200])], ROW_SCHEMA, orient="row")
 
     def _parquet_columns(self, file: InputFile, present: list[str]) -> dict[str, str]:
-        if self.text not in present:
-            raise InputError(f"'{file.path}' has no column '{self.text}'{nearest(self.text, present)}")
+        needed = (self.text,) if self.conversation is None else self.conversation.keys()
+        for column in needed:
+            if column not in present:
+                raise InputError(f"'{file.path}' has no column '{column}'{nearest(column, present)}")
         optional = {"record_id": self.id, "url": self.url, "date": self.date}
-        return {TEXT: self.text, **{k: c for k, c in optional.items() if c is not None and c in present}}
+        given = {name: column for name, column in optional.items() if column is not None and column in present}
+        if self.conversation is None:
+            given[TEXT] = self.text
+        return given
+
+    def _parquet_conversations(
+        self, where: Conversation, records: list[dict[str, Any]], names: dict[str, str], first: int
+    ) -> pl.DataFrame:
+        rows = []
+        for number, record in enumerate(records, first):
+            known = {name: _string(record, names.get(name)) for name in ("record_id", "url", "date")}
+            row = _conversation_row(number, known["record_id"], known["url"], known["date"], where, record)
+            if row[4] is not None and len(row[4].encode()) > self.max_document_bytes:
+                row = _dropped(number, "too_large", f"{len(row[4].encode())} bytes")
+            rows.append(row)
+        return pl.DataFrame(rows, ROW_SCHEMA, orient="row")
 
     def _parquet_rows(self, frame: pl.DataFrame, names: dict[str, str], first: int) -> pl.DataFrame:
         frame = frame.select(
@@ -193,6 +229,7 @@ class ReadFiles(Source):
             "url",
             "date",
             pl.when(~too_large).then(pl.col(TEXT)).alias(TEXT),
+            pl.lit(None, pl.String).alias(TURNS),
             pl.when(pl.col(TEXT).is_null())
             .then(pl.lit("error:no_text"))
             .when(too_large)
@@ -210,16 +247,28 @@ class ReadFiles(Source):
             host_of("url").alias("host"),
             pl.lit(source).alias("source"),
             pl.lit(self.domain).alias("domain"),
-        ).select(*IDENTITY, TEXT, REASON, DETAIL)
+        ).select(*self.columns().adds, REASON, DETAIL)
 
 
 def _dropped(offset: int, reason: str, detail: str) -> Row:
-    return (offset, "", None, None, None, reason, detail)
+    return (offset, "", None, None, None, None, reason, detail)
+
+
+def _conversation_row(
+    number: int, record_id: str | None, url: str | None, date: str | None, where: Conversation, record: dict[str, Any]
+) -> Row:
+    try:
+        text, turns = where.turns_of(record)
+    except ConversationError as error:
+        return (number, record_id or "", url, date, None, None, "error:conversation", str(error)[:200])
+    if not all(map(_is_encodable, (text, turns, record_id, url, date))):
+        return _dropped(number, "error:utf8", "half of a surrogate pair")
+    return (number, record_id or "", url, date, text, turns, None, None)
 
 
 def _string(record: dict[str, Any], key: str | None) -> str | None:
     value = record.get(key) if key is not None else None
-    return value if value is None or isinstance(value, str) else json.dumps(value)
+    return value if value is None or isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _is_encodable(text: str | None) -> bool:

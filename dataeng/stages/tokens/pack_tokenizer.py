@@ -83,6 +83,16 @@ class PackTokenizer:
             )
         return self.vocabulary.ids[token]
 
+    def reserve(self, *token_ids: int) -> None:
+        """Keeps more tokens from being made of a text, as special ones are kept."""
+        self._special[list(token_ids)] = True
+
+    def ordinary_ids(self) -> npt.NDArray[np.int32]:
+        """Returns the ids that a text may become, ascending."""
+        known = np.zeros(self.vocab_size, np.bool_)
+        known[list(self.vocabulary.ids.values())] = True
+        return np.flatnonzero(known & ~self._special).astype(np.int32)
+
     def encode(self, texts: pl.Series, first: int | None = None, last: int | None = None) -> Encoded:
         """Encodes a String column; a null counts as an empty text.
 
@@ -108,11 +118,11 @@ class PackTokenizer:
         """Returns tokens of the pack's type, ends included, and how many of the encoder's are special."""
         from dataeng.kernels.document_ends import NOTHING, narrow_ids
 
-        ends = [NOTHING if token is None else token for token in (first, last)]
-        out = np.empty(len(ids.tokens) + len(ids.lengths) * (2 - ends.count(NOTHING)), self.dtype)
+        before, behind = (NOTHING if token is None else token for token in (first, last))
+        out = np.empty(len(ids.tokens) + len(ids.lengths) * ((before >= 0) + (behind >= 0)), self.dtype)
         given = ids.tokens.view()
         given.flags.writeable = False
-        largest, num_special = narrow_ids(given, ids.lengths, self._special, *ends, out)
+        largest, num_special = narrow_ids(given, ids.lengths, self._special, before, behind, out)
         if largest >= self.vocab_size:
             raise FormatError(
                 f"{self.encoder.name} returned the token id {largest} for the tokenizer {self.path}, whose ids end at "

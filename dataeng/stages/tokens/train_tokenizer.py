@@ -1,37 +1,89 @@
-"""Training a byte-level BPE tokenizer on a seeded sample of the corpus."""
+"""Training a tokenizer on a seeded, balanced sample of the corpus."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
+from collections.abc import Iterable, Iterator, Mapping
+from typing import ClassVar, Self
 
 import polars as pl
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from dataeng.stage import Columns, ExchangeStage, OutputFiles
+from dataeng.stage import Columns, ExchangeStage, OutputFiles, Slices
+from dataeng.stages.tokens import tokenizer_sample
+from dataeng.stages.tokens.pretokenization import Digits, PresetName
+from dataeng.stages.tokens.special_tokens import END_OF_TEXT
+from dataeng.stages.tokens.tokenizer_training import Algorithm, Recipe, train_tokenizer
+
+__all__ = ["END_OF_TEXT", "TOKENIZER_FILE", "TrainTokenizer"]
 
 TOKENIZER_FILE = "tokenizer/tokenizer.json"
-END_OF_TEXT = "<|endoftext|>"
 
 
 class TrainTokenizer(ExchangeStage):
-    """Trains a byte-level BPE (GPT-2's pre-tokenization) and publishes it as the artifact ``tokenizer``.
+    """Trains a tokenizer (byte-level BPE, BPE with byte fallback, Unigram, WordPiece) as the artifact ``tokenizer``.
 
-    The sample is the documents with the smallest hash of (seed, id), up to ``sample_bytes``; the last one is cut.
-    It is the same however the corpus is split, and grows at its end when the limit is raised.
+    The sample is, of every domain and language, the documents with the smallest hash of (seed, id), up to its share of
+    ``sample_bytes``; the last one is cut. It is the same however the corpus is split. Temperatures give small languages
+    and domains a larger share than they have in the corpus; where ``language`` is not known, that is a language, too.
     """
 
+    version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = ("tokenizers",)
-    kernels: ClassVar[tuple[str, ...]] = ("hashing",)
+    kernels: ClassVar[tuple[str, ...]] = ("hashing", "pretokens", "bpe_merges", "unigram")
+    not_emitted: ClassVar[tuple[str, ...]] = (
+        "algorithm",
+        "vocab_size",
+        "min_frequency",
+        "special_tokens",
+        "pre_tokenization",
+        "digits",
+        "character_coverage",
+    )
 
     partitions: int | None = Field(default=1, ge=1, le=1, description="One: there is one sample")
+    algorithm: Algorithm = Field(default="byte_level_bpe", description="The model; all but WordPiece give texts back")
     vocab_size: int = Field(
         default=8192, ge=257, le=1_000_000, description="Tokens, the 256 bytes and special ones too"
     )
     min_frequency: int = Field(default=2, ge=1, description="A pair must be there so often to become a token")
+    special_tokens: tuple[str, ...] | None = Field(
+        default=None,
+        description="They get the first ids, in this order; names with @ are sets: @chatml, @fim, … ; "
+        "null: `<|endoftext|>` and what the algorithm needs",
+    )
+    pre_tokenization: PresetName | None = Field(
+        default=None, description="Where texts are cut before anything is merged; null: gpt2, for WordPiece bert"
+    )
+    digits: Digits | None = Field(default=None, description="How digits are cut; null: as the pre-tokenization has it")
+    character_coverage: float = Field(
+        default=0.9995, gt=0, le=1, description="Share of the characters that get tokens; not for byte_level_bpe"
+    )
     sample_bytes: int = Field(default=64 << 20, ge=1, description="How much text to train on")
-    special_tokens: tuple[str, ...] = Field(default=(END_OF_TEXT,), description="They get the first ids, in this order")
+    language_temperature: float = Field(
+        default=3.3, ge=1, description="Languages get shares ∝ bytes^(1/T): 1 is natural, larger is flatter"
+    )
+    domain_temperature: float = Field(default=2.0, ge=1, description="The same for domains")
     seed: int = Field(default=0, description="Draws the sample")
+
+    @model_validator(mode="after")
+    def _recipe_is_possible(self) -> Self:
+        self.recipe()
+        return self
+
+    def recipe(self) -> Recipe:
+        """Returns what decides the tokenizer besides the sample."""
+        return Recipe(
+            self.algorithm,
+            self.vocab_size,
+            self.min_frequency,
+            self.special_tokens,
+            self.pre_tokenization,
+            self.digits,
+            self.character_coverage,
+        )
+
+    def needed_kernels(self) -> tuple[str, ...]:
+        return (*self.kernels[:2], "unigram" if self.algorithm == "unigram" else "bpe_merges")
 
     def columns(self) -> Columns:
         return Columns(reads=("id", "text"))
@@ -46,44 +98,21 @@ class TrainTokenizer(ExchangeStage):
         return {"tokenizer": TOKENIZER_FILE}
 
     def emit(self, batch: pl.DataFrame) -> pl.DataFrame:
-        from dataeng.kernels.hashing import hash_texts
-        from dataeng.kernels.text import text_buffers
-
-        keys = batch.select(pl.format("{}:{}", pl.lit(self.seed), "id").alias("key")).get_column("key")
-        low = hash_texts(text_buffers(keys))[1]
-        rows = batch.select(pl.lit(0, dtype=pl.UInt32).alias("partition"), "id", "text")
-        return self.combine(rows.with_columns(pl.Series("order", low)))
+        temperatures = {"domain": self.domain_temperature, "language": self.language_temperature}
+        grouped = [name for name, temperature in temperatures.items() if temperature != 1]
+        return self.combine(tokenizer_sample.rows(batch, self.seed, grouped))
 
     def combine(self, table: pl.DataFrame) -> pl.DataFrame:
-        """Keeps the documents up to the one that crosses the limit.
+        return tokenizer_sample.combine(table, self.sample_bytes)
 
-        That one too: without it, what comes after it in other batches would seem to fit.
-        """
-        ordered = table.sort("order", "id")
-        size = pl.col("text").str.len_bytes().cast(pl.Int64)
-        return ordered.filter(size.cum_sum() - size < self.sample_bytes)
+    def reduce_slices(self, step: int, slices: Slices, outputs: OutputFiles) -> Iterator[pl.DataFrame]:
+        content = train_tokenizer(self.sample(slices), self.recipe())
+        outputs.create(TOKENIZER_FILE).write(content)
+        yield pl.DataFrame()
 
-    def reduce(self, step: int, table: pl.DataFrame, outputs: OutputFiles) -> pl.DataFrame:
-        from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-        tokenizer = Tokenizer(models.BPE())
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        tokenizer.decoder = decoders.ByteLevel()
-        trainer = trainers.BpeTrainer(
-            vocab_size=self.vocab_size,
-            min_frequency=self.min_frequency,
-            special_tokens=list(self.special_tokens),
-            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-            show_progress=False,
+    def sample(self, tables: Iterable[pl.DataFrame]) -> pl.Series:
+        """Returns the texts to train on, of all tables that `combine` has made; they are gone through twice."""
+        limits = tokenizer_sample.budgets(
+            tokenizer_sample.group_bytes(tables), self.sample_bytes, self.domain_temperature, self.language_temperature
         )
-        tokenizer.train_from_iterator(self._sample(table), trainer)
-        outputs.create(TOKENIZER_FILE).write(tokenizer.to_str(pretty=False).encode())
-        return pl.DataFrame()
-
-    def _sample(self, table: pl.DataFrame) -> list[str]:
-        """Returns the texts to train on: together at most ``sample_bytes``, the last one cut between characters."""
-        texts: list[str] = self.combine(table).get_column("text").to_list()
-        if texts:
-            before = sum(len(text.encode()) for text in texts[:-1])
-            texts[-1] = texts[-1].encode()[: self.sample_bytes - before].decode(errors="ignore")
-        return texts
+        return tokenizer_sample.sample(tables, limits)

@@ -16,6 +16,7 @@ from dataeng.formats.pack import PackManifest, Shard, write_manifest
 from dataeng.stage import Columns, OutputFiles, PipelinePath, Sink
 from dataeng.stages.tokens.encoded import Encoded
 from dataeng.stages.tokens.objectives import AnyObjective, PlainText
+from dataeng.stages.tokens.objectives.ends import Ends
 from dataeng.stages.tokens.pack_tokenizer import SENTENCEPIECE_SUFFIXES, EncoderChoice, load_tokenizer
 from dataeng.stages.tokens.pack_writer import PartWriter, Recipe
 from dataeng.stages.tokens.train_tokenizer import END_OF_TEXT, TOKENIZER_FILE
@@ -31,7 +32,7 @@ class WritePacks(Sink):
 
     version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = ("tokenizers", "sentencepiece")
-    kernels: ClassVar[tuple[str, ...]] = ("document_ends",)
+    kernels: ClassVar[tuple[str, ...]] = ("hashing", "noising")
 
     tokenizer: PipelinePath | None = Field(
         default=None, description="A tokenizer.json or a SentencePiece .model; default: the one trained before"
@@ -41,7 +42,10 @@ class WritePacks(Sink):
         description="What encodes; auto: fastokens where it gives tokenizers' ids. The tokens are the same",
     )
     objective: AnyObjective = Field(
-        default_factory=PlainText, description="What is made of a document before it becomes tokens"
+        default_factory=PlainText, description="What is made of a document: see docs/objectives.md"
+    )
+    objectives: dict[str, AnyObjective] = Field(
+        default={}, description="By domain, what is made of its documents instead"
     )
     eos: Literal["append", "none"] = Field(default="append", description="Whether every document ends with EOS")
     eos_token: str = Field(default=END_OF_TEXT, description="The token that ends every document")
@@ -53,7 +57,18 @@ class WritePacks(Sink):
     _differing: dict[int, str] = PrivateAttr(default_factory=dict)
 
     def columns(self) -> Columns:
-        return Columns(reads=tuple(dict.fromkeys(("id", "text", "domain", *self.objective.columns()))))
+        columns = [column for objective in self._all_objectives() for column in objective.columns()]
+        return Columns(
+            reads=tuple(dict.fromkeys(("id", "text", "domain", *columns))),
+            hints={"chat": "apply_chat_template adds it"},
+        )
+
+    def needed_kernels(self) -> tuple[str, ...]:
+        kernels = [kernel for objective in self._all_objectives() for kernel in objective.kernels]
+        return tuple(dict.fromkeys(("document_ends", *kernels)))
+
+    def _all_objectives(self) -> tuple[AnyObjective, ...]:
+        return (self.objective, *self.objectives.values())
 
     def needs_artifacts(self) -> tuple[str, ...]:
         return ("tokenizer",) if self.tokenizer is None else ()
@@ -63,24 +78,24 @@ class WritePacks(Sink):
 
     def check(self) -> None:
         if self.tokenizer is not None:
-            self.setup({})
+            self.model_copy(deep=True).setup({})  # a tokenizer need not go to workers with the stage
 
     def setup(self, artifacts: Mapping[str, Path]) -> None:
         tokenizer = load_tokenizer(self.tokenizer or artifacts["tokenizer"], self.encoder)
         eos_id = tokenizer.token_id(self.eos_token, "write_packs.eos_token")
         bos_id = None if self.bos_token is None else tokenizer.token_id(self.bos_token, "write_packs.bos_token")
-        self.objective.check(tokenizer)
+        ends = Ends(bos_id, eos_id if self.eos == "append" else None)
+        for objective in self._all_objectives():
+            objective.prepare(tokenizer, ends)
         description = {
             "tokenizer_sha256": tokenizer.sha256,
             "vocab_size": tokenizer.vocab_size,
             "eos_id": eos_id,
             "bos_id": bos_id,
             "eos": self.eos,
-            "objective": self.objective.model_dump(mode="json"),
             "dtype": tokenizer.dtype,
         }
-        ends_with = eos_id if self.eos == "append" else None
-        self._recipe = Recipe(tokenizer, self.objective, bos_id, ends_with, self.formats, description)
+        self._recipe = Recipe(tokenizer, self.objective, ends, self.formats, description, self.objectives)
 
     @property
     def recipe(self) -> Recipe:
@@ -89,9 +104,9 @@ class WritePacks(Sink):
             raise ConfigError("write_packs is not set up")
         return self._recipe
 
-    def encode(self, rows: pl.DataFrame) -> Encoded:
-        """Returns the tokens of documents as they are written."""
-        return self.recipe.encode(rows)
+    def encode(self, rows: pl.DataFrame, domain: str = "") -> Encoded:
+        """Returns the tokens of documents as they are written into the pack of ``domain``."""
+        return self.recipe.encode(rows, domain)
 
     def open(self, part: int, outputs: OutputFiles) -> PartWriter:
         return PartWriter(self.recipe, part, outputs, self._differing)

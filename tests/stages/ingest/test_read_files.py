@@ -203,3 +203,40 @@ def test_reads_every_document_of_the_test_data(test_data: Path) -> None:
         frame = pl.concat(list(source.read(file)))
         expected = [json.loads(line)["text"] for line in gzip.decompress(Path(file.path).read_bytes()).splitlines()]
         assert frame["text"].to_list() == expected and frame["id"].n_unique() == len(expected)
+
+
+def test_conversations(tmp_path: Path) -> None:
+    record = {"question": "What?", "answer": "That."}
+    broken = json.dumps({**record, "answer": "\ud800"}).encode()
+    data = lines(record, {"question": "Why?"}) + broken + b"\n{"
+    options = {"user": "question", "assistant": "answer"}
+    frame = read(tmp_path, "a.jsonl", data, conversation=options)
+    assert dict(frame.schema) == {
+        **ReadFiles.model_validate({"paths": ["*"], "conversation": options}).columns().adds,
+        "reason": pl.String(),
+        "detail": pl.String(),
+    }
+    assert frame["reason"].to_list() == [None, "error:conversation", "error:utf8", "error:json"]
+    assert frame["text"].to_list() == ["What?\n\ufdde\nThat.", None, None, None]
+    assert frame["turns"].to_list() == ['[{"role": "user"}, {"role": "assistant"}]', None, None, None]
+    assert frame.item(1, "detail") == "'answer': expected a string or a number, found nothing"
+
+
+def test_conversations_in_parquet_are_those_in_json(tmp_path: Path) -> None:
+    records = [
+        {"id": str(i), "url": None, "messages": [{"role": "user", "content": f"q{i}"}, {"role": "tool", "n": 1}][:n]}
+        for i, n in enumerate((1, 2, 1))
+    ]
+    pq.write_table(pa.Table.from_pylist(records), tmp_path / "a.parquet")
+    options: dict[str, object] = {"conversation": {"messages": "messages"}, "id": "id"}
+    found = read(tmp_path, "a.parquet", None, **options)
+    expected = read(tmp_path, "a.jsonl", lines(*records), **options)
+    columns = ["text", "turns", "reason", "detail"]
+    assert found.select(columns).equals(expected.select(columns))
+    assert found["reason"].to_list() == [None, "error:conversation", None]
+    assert read(tmp_path, "a.parquet", None, **options, max_document_bytes=1)["reason"].to_list()[0] == "too_large"
+    with pytest.raises(InputError, match=r"has no column 'message'; did you mean 'messages'\?"):
+        read(tmp_path, "a.parquet", None, conversation={"messages": "message"})
+    (tmp_path / "a.txt").write_text("x")
+    with pytest.raises(InputError, match=r"a\.txt' is plain text; a `conversation` needs JSON Lines or Parquet"):
+        read(tmp_path, "a.txt", None, conversation={"messages": "message"})

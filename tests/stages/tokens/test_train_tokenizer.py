@@ -43,7 +43,7 @@ def sample_of(stage: TrainTokenizer, parts: list[list[str]], batch_documents: in
     for part, texts in enumerate(parts):
         emitted = [stage.emit(frame) for frame in frames_of(texts, part, batch_documents)]
         tables += [stage.combine(pl.concat(emitted))] if emitted else []
-    return stage._sample(pl.concat(tables)) if tables else []
+    return stage.sample([pl.concat(tables)]).to_list() if tables else []
 
 
 def expected_sample(parts: list[list[str]], seed: int, limit: int) -> list[str]:

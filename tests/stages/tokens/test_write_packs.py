@@ -20,9 +20,9 @@ from dataeng.formats.pack import Pack, load_manifest
 from dataeng.formats.pack_verification import verify_pack
 from dataeng.stages.tokens.encoded import Encoded
 from dataeng.stages.tokens.encoders import Ids
+from dataeng.stages.tokens.objectives.ends import Ends
 from dataeng.stages.tokens.objectives.objective import Objective
 from dataeng.stages.tokens.pack_tokenizer import PackTokenizer, load_tokenizer
-from dataeng.stages.tokens.pack_writer import with_ends
 from dataeng.stages.tokens.train_tokenizer import TOKENIZER_FILE, TrainTokenizer
 from dataeng.stages.tokens.write_packs import WritePacks
 from tests.stages.exchange import run_exchange
@@ -310,9 +310,10 @@ class AnswersOnly(Objective):
     def columns(self) -> tuple[str, ...]:
         return ("url",)
 
-    def encode(self, rows: pl.DataFrame, tokenizer: PackTokenizer) -> Encoded:
+    def encode(self, rows: pl.DataFrame, tokenizer: PackTokenizer, ends: Ends) -> Encoded:
         encoded = tokenizer.encode(rows.select(pl.col("url") + pl.col("text")).to_series())
-        return Encoded(encoded.tokens, encoded.lengths, np.resize(np.array([1, 0], np.uint8), len(encoded.tokens)))
+        mask = np.resize(np.array([1, 0], np.uint8), len(encoded.tokens))
+        return ends.around(Encoded(encoded.tokens, encoded.lengths, mask))
 
 
 def test_an_objective_sees_other_columns_and_its_masks_are_written(tmp_path: Path, trained: Path) -> None:
@@ -351,7 +352,7 @@ def test_ends_are_put_around_every_document(
     flat = np.array([token for tokens in documents for token in tokens], np.uint16)
     lengths = np.array([len(tokens) for tokens in documents], np.int32)
     mask = (flat % 2).astype(np.uint8) if masked else None
-    found = with_ends(Encoded(flat, lengths, mask), bos_id, eos_id)
+    found = Ends(bos_id, eos_id).around(Encoded(flat, lengths, mask))
     first, last = ([] if token is None else [token] for token in (bos_id, eos_id))
     assert found.tokens.tolist() == [token for tokens in documents for token in first + tokens + last]
     assert found.tokens.dtype == np.uint16 and found.lengths.dtype == np.int32

@@ -9,6 +9,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict
 
 from dataeng.stages.tokens.encoded import Encoded
+from dataeng.stages.tokens.objectives.ends import Ends
 from dataeng.stages.tokens.pack_tokenizer import PackTokenizer
 
 
@@ -16,7 +17,7 @@ class Objective(BaseModel):
     """Turns rows of documents into tokens, and says which of them are trained on. Fields are YAML keys.
 
     What it does to a document depends on the document (and its ``id``, where there is chance), never on the batch.
-    `write_packs` adds BOS and EOS afterwards. A subclass has ``kind: Literal["its_name"] = "its_name"``.
+    A subclass has ``kind: Literal["its_name"] = "its_name"``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -24,16 +25,31 @@ class Objective(BaseModel):
     masks: ClassVar[bool] = False
     """Whether what `encode` returns has a mask; it always has, or never."""
 
+    kernels: ClassVar[tuple[str, ...]] = ()
+    """Modules of `dataeng.kernels` that it calls."""
+
     def columns(self) -> tuple[str, ...]:
         """Returns the columns that it reads."""
         return ("text",)
 
-    def check(self, tokenizer: PackTokenizer) -> None:
-        """Raises `ConfigError` where the tokenizer lacks a token that this needs. Called before anything runs."""
+    def prepare(self, tokenizer: PackTokenizer, ends: Ends) -> None:
+        """Reserves the tokens that this puts into documents. Called once, before anything is encoded.
+
+        Raises:
+          ConfigError: the tokenizer lacks a token that this needs, or something does not fit it.
+        """
 
     @abstractmethod
-    def encode(self, rows: pl.DataFrame, tokenizer: PackTokenizer) -> Encoded:
-        """Returns the tokens of every row, in order, in ``tokenizer.dtype``, without BOS and EOS."""
+    def encode(self, rows: pl.DataFrame, tokenizer: PackTokenizer, ends: Ends) -> Encoded:
+        """Returns the tokens of every row, in order, in ``tokenizer.dtype``, with BOS and EOS as ``ends`` says."""
+
+    def token_id(self, tokenizer: PackTokenizer, token: str, option: str) -> int:
+        """Returns the id of a token that one of this objective's options names.
+
+        Raises:
+          ConfigError: the tokenizer has no such token.
+        """
+        return tokenizer.token_id(token, f"{option} of the objective '{self.model_dump()['kind']}'")
 
 
 class PlainText(Objective):
@@ -41,5 +57,5 @@ class PlainText(Objective):
 
     kind: Literal["plain_text"] = "plain_text"
 
-    def encode(self, rows: pl.DataFrame, tokenizer: PackTokenizer) -> Encoded:
-        return tokenizer.encode(rows.get_column("text"))
+    def encode(self, rows: pl.DataFrame, tokenizer: PackTokenizer, ends: Ends) -> Encoded:
+        return tokenizer.encode(rows.get_column("text"), *ends)

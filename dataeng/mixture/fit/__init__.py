@@ -1,0 +1,1 @@
+"""Weights fitted to proxy runs: many small models, each trained on another mixture, and their losses."""

@@ -1,0 +1,109 @@
+"""Each tracker's own reader finds what was logged."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from dataeng.errors import ConfigError
+from trainer.monitor import DomainRecord, StepRecord
+from trainer.progress import PlainWatcher
+from trainer.trackers import TrackedWatcher, scalars
+
+CONFIG = {"seed": 3, "model": {"dim": 128}}
+
+
+def record(step: int) -> StepRecord:
+    domains = [
+        DomainRecord(domain="web", loss=3.5 - step / 10, weight=0.6, multiplier=1.2, share=0.5, tokens=10, epochs=0.1),
+        DomainRecord(domain="code", loss=None, weight=0.4, multiplier=0.8, share=0.5, tokens=0, epochs=0.2),
+    ]
+    return StepRecord(
+        step=step, loss=3.0, weighted_loss=3.1, gradient_norm=0.5, learning_rate=1e-3, seconds=0.5, domains=domains
+    )
+
+
+def run(out: Path, *names: str, every: int = 1) -> None:
+    with TrackedWatcher(PlainWatcher(Console(quiet=True)), names, out, CONFIG, every) as watcher:
+        watcher.begin(1, 5)
+        for step in range(1, 6):
+            watcher.step(record(step))
+
+
+def test_what_is_logged() -> None:
+    values = scalars(record(1))
+    assert values["train/loss"] == 3.0 and values["train/tokens_per_second"] == 20
+    assert values["loss/web"] == 3.4 and "loss/code" not in values and values["weight/code"] == 0.4
+
+
+def test_tensorboard(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run(tmp_path, "tensorboard", every=2)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    found = events.Scalars("loss/web")
+    assert [(e.step, pytest.approx(e.value)) for e in found] == [(s, 3.5 - s / 10) for s in (2, 4, 5)]
+
+
+def test_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import mlflow
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    run(tmp_path / "run", "mlflow")
+    client = mlflow.MlflowClient((tmp_path / "run" / "mlruns").as_uri())
+    (experiment,) = [e for e in client.search_experiments() if e.name == "trainer"]
+    (found,) = client.search_runs([experiment.experiment_id])
+    assert found.info.status == "FINISHED" and found.data.params["model.dim"] == "128"
+    assert [(m.step, m.value) for m in client.get_metric_history(found.info.run_id, "loss/web")] == [
+        (s, pytest.approx(3.5 - s / 10)) for s in range(1, 6)
+    ]
+
+
+class FakeRun:
+    def __init__(self) -> None:
+        self.logged: list[tuple[int, dict[str, float]]] = []
+        self.exit_code: int | None = None
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        self.logged.append((step, values))
+
+    def finish(self, exit_code: int) -> None:
+        self.exit_code = exit_code
+
+
+def test_weights_and_biases_by_its_interface(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its service is a process and a network connection: here only the calls are looked at."""
+    made: dict[str, Any] = {}
+    fake = FakeRun()
+
+    class Module:
+        @staticmethod
+        def init(**options: Any) -> FakeRun:
+            made.update(options)
+            return fake
+
+    monkeypatch.setitem(sys.modules, "wandb", Module)
+    monkeypatch.setenv("WANDB_PROJECT", "mine")
+    run(tmp_path / "cc" / "training" / "mix", "wandb", every=5)
+    assert (made["project"], made["id"], made["resume"]) == ("mine", "cc-training-mix", "allow")
+    assert made["config"] == CONFIG
+    assert [(step, values["loss/web"]) for step, values in fake.logged] == [(5, 3.0)]
+    assert fake.exit_code == 0
+    with pytest.raises(RuntimeError), TrackedWatcher(PlainWatcher(Console(quiet=True)), ["wandb"], tmp_path, {}) as w:
+        w.begin(1, 5)
+        raise RuntimeError
+    assert fake.exit_code == 1
+
+
+def test_unknown_and_missing_trackers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="--log tensorbord is unknown; did you mean 'tensorboard'"):
+        run(tmp_path, "tensorbord")
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ConfigError, match="--log wandb needs 'wandb': pip install 'wandb'"):
+        run(tmp_path, "wandb")

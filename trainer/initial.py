@@ -1,0 +1,31 @@
+"""The model that a run starts from: drawn from the seed, or read from a folder of Hugging Face's; perhaps with LoRA."""
+
+from __future__ import annotations
+
+import torch
+
+from trainer.config import TrainConfig
+from trainer.lora import add_lora
+from trainer.model import Decoder
+from trainer.weights import load_weights
+
+
+def initial_model(config: TrainConfig, device: torch.device) -> Decoder:
+    """Returns the model before its first step, on ``device``, in float32.
+
+    Raises `ConfigError` or `FormatError` where ``init_from`` does not fit.
+    """
+    if config.init_from is None:
+        model = Decoder(config.model, config.recompute_every)
+        model.initialize(config.seed)
+        model.to(device)
+    else:
+        with torch.device("meta"):
+            model = Decoder(config.model, config.recompute_every)
+        model.to_empty(device=device)
+        load_weights(model, config.init_from)
+    if config.lora is not None:
+        add_lora(model, config.lora, config.seed)
+    if config.compile:
+        model.compile()
+    return model
