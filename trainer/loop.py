@@ -138,9 +138,7 @@ class _Run:
         tokens_bt = batch.tokens_bt.to(self.device, non_blocking=True).long()
         is_label_n = batch.labels_bt.to(self.device, non_blocking=True).flatten()
         domains_n = to_device(batch.domains_b, self.device).repeat_interleave(config.sequence_length)
-        # Where documents lie end to end, attention sees the row; elsewhere, nothing outside of a token's own document.
-        joined = config.packing == "concatenate"
-        documents = None if joined else documents_of(batch.documents_bt[:, :-1], self.device)
+        documents = documents_of(batch.documents_bt[:, :-1], self.device) if config.document_mask else None
         with autocast(self.device):
             hidden_btd = self.model(tokens_bt[:, :-1], documents)
             losses_n = token_losses(
