@@ -327,6 +327,13 @@ class ExchangeStage(Stage):
         return []
 
 
+class StartAgain(Exception):  # noqa: N818 - it is not an error
+    """Raised by a stage in the middle of a task when what it did so far has to be done anew.
+
+    The engine throws away what the task has written and runs it once more in the same process; the stage remembers why.
+    """
+
+
 class SinkWriter(Protocol):
     """Takes the batches of one task and writes them somewhere."""
 

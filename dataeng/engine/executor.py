@@ -24,6 +24,7 @@ SINGLE_THREADED = {
     "OMP_NUM_THREADS": "1",
     "NUMBA_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
+    "FASTOKENS_BPE_THREADS": "1",
 }
 PRELOAD_KERNELS = "DATAENG_PRELOAD_KERNELS"
 """How the server that workers are forked from learns which kernels to load; see `dataeng.engine.preload`."""

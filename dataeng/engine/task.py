@@ -25,7 +25,7 @@ from dataeng.engine.records import TaskRecord, damaged_file, read_record, write_
 from dataeng.engine.rows import RowTask, RowTaskInput, stage_key
 from dataeng.errors import DataengError, TaskError
 from dataeng.plan import Phase, Task
-from dataeng.stage import ExchangeStage, Source, Stage
+from dataeng.stage import ExchangeStage, Source, Stage, StartAgain
 
 _ready: dict[str, Stage] = {}
 """Stages that this process has set up: models are loaded once, not once per task."""
@@ -64,6 +64,19 @@ def run_task(spec: TaskSpec) -> TaskRecord:
     done = read_record(run_dir, spec.phase.name, spec.task.index)
     if done is not None and done.fingerprint == spec.task.fingerprint and damaged_file(run_dir, done) is None:
         return done
+    try:
+        return _attempt(spec)
+    except StartAgain:
+        pass
+    try:
+        return _attempt(spec)
+    except StartAgain as again:
+        raise TaskError(f"a stage started the task again twice: {again}") from again
+
+
+def _attempt(spec: TaskSpec) -> TaskRecord:
+    """Runs a task from its start and commits it."""
+    run_dir = Path(spec.run_dir)
     outputs = TaskOutputs(run_dir)
     start = now()
     try:

@@ -32,6 +32,7 @@ KERNELS = (
     "cutting",
     "pretokens",
     "bpe_merges",
+    "document_ends",
     "noising",
     "unigram",
     "packing",

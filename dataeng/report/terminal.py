@@ -172,6 +172,21 @@ def pack_lines(records: Mapping[str, list[TaskRecord]]) -> Iterator[str]:
         yield ""
     for domain, (documents, tokens) in sorted(totals.items()):
         yield f"packs/{escape(domain)}: {documents:,} documents, {tokens:,} tokens"
+    yield from _encoder_lines(records)
+
+
+def _encoder_lines(records: Mapping[str, list[TaskRecord]]) -> Iterator[str]:
+    """Yields a line for every encoder that made packs, and for every reason why a faster one did not."""
+    # Every shard of a part has the account of the whole part.
+    parts = [found[0] for group in records.values() for r in group for found in r.shards.values() if found]
+    accounts = [part["encoding"] for part in parts if "encoding" in part]
+    for name in sorted({f"{account['encoder']} {account['version']}" for account in accounts}):
+        mine = [account for account in accounts if f"{account['encoder']} {account['version']}" == name]
+        compared = sum(account["num_compared"] for account in mine if account["difference"] is None)
+        proof = f"; {compared:,} texts compared with the reference: the same tokens" if compared else ""
+        yield f"{len(mine):,} parts encoded by {escape(name)}{proof}"
+    for reason in sorted({account["difference"] for account in accounts} - {None}):
+        yield f"the reference encoded instead: {escape(visible(reason))}"
 
 
 def print_rows(

@@ -10,7 +10,7 @@ from dataeng.engine.reuse import inspect_plan
 from dataeng.engine.runner import phase_counts
 from dataeng.errors import PlanError, TaskError
 
-from .conftest import Listener, Toy
+from .conftest import PIPELINE, Listener, Toy
 
 
 def test_documents_rejects_and_sink_hold_what_they_should(toy: Toy) -> None:
@@ -248,3 +248,22 @@ def test_leftovers_of_killed_attempts_are_removed_from_the_sinks_folders_too(toy
     toy.write_input("3.txt", ["something new"])
     toy.run()
     assert not any(stray.exists() for stray in strays) and other.exists()
+
+
+def test_a_stage_may_start_a_task_again_and_nothing_of_the_first_attempt_is_left(toy: Toy) -> None:
+    pipeline = PIPELINE.replace("  - toy:KeepFirst:\n    name: dedup\n", "")
+    toy.file.write_text(pipeline)
+    plain = toy.run()
+    expected = {path.name: path.read_bytes() for path in (toy.run_dir / "collected").iterdir()}
+    counts = phase_counts(plain.records["read"])
+    toy.file.write_text(pipeline.replace("toy:Collect:", "toy:CollectAtSecondAttempt:"))
+    again = toy.run()
+    assert {path.name: path.read_bytes() for path in (toy.run_dir / "collected").iterdir()} == expected
+    found = phase_counts(again.records["read"])
+    assert {n: c.documents_in for n, c in found.items() if n in counts} == {
+        n: c.documents_in for n, c in counts.items() if n != "collect"
+    }
+    assert not list(toy.run_dir.rglob("*.tmp"))
+    toy.file.write_text(pipeline.replace("toy:Collect:", "toy:CollectAtSecondAttempt: {times: 2}"))
+    with pytest.raises(TaskError, match=r"0\.txt: a stage started the task again twice: the second batch does not fit"):
+        toy.run()

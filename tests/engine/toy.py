@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from pydantic import PrivateAttr
 
 from dataeng.document import IDENTITY, document_id, drop_where
 from dataeng.formats.atomic import write_bytes
-from dataeng.stage import Columns, ExchangeStage, InputFile, OutputFiles, RowStage, Sink, Slices, Source
+from dataeng.stage import Columns, ExchangeStage, InputFile, OutputFiles, RowStage, Sink, Slices, Source, StartAgain
 
 
 class Lines(Source):
@@ -180,6 +181,18 @@ class CollectElsewhere(Collect):
         return []
 
 
+class CollectAtSecondAttempt(Collect):
+    """A sink that finds out in the middle of part 0 that it has to begin anew, as often as ``times``."""
+
+    times: int = 1
+    _begun: list[int] = PrivateAttr(default_factory=list)
+
+    def open(self, part: int, outputs: OutputFiles) -> CollectWriter:
+        self._begun.append(part)
+        again = part == 0 and self._begun.count(0) <= self.times
+        return InterruptedWriter(part, outputs) if again else CollectWriter(part, outputs)
+
+
 class CollectWriter:
     def __init__(self, part: int, outputs: OutputFiles, folder: str = "collected") -> None:
         self.name, self.lines = f"{part:05d}.txt", 0
@@ -191,6 +204,13 @@ class CollectWriter:
 
     def close(self) -> list[dict[str, Any]]:
         return [{"name": self.name, "lines": self.lines}]
+
+
+class InterruptedWriter(CollectWriter):
+    def write(self, batch: pl.DataFrame) -> None:
+        if self.lines:
+            raise StartAgain("the second batch does not fit the first")
+        super().write(batch.with_columns(pl.lit("wrong").alias("text")))
 
 
 class CountInitials(ExchangeStage):

@@ -24,7 +24,9 @@ class Ids(NamedTuple):
 class Encoder(Protocol):
     """Encodes texts as they are: no BOS, no EOS, no padding, no truncation; names of special tokens are text."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """The distribution that it comes from."""
 
     def encode(self, texts: pl.Series) -> Ids:
         """Returns the ids of a String column without nulls."""
@@ -50,6 +52,29 @@ class TokenizersEncoder:
         encodings = self.tokenizer.encode_batch_fast(texts.to_list(), add_special_tokens=False)
         # One small array per text: the library hands out ids as Python lists; encoding costs 20 times as much.
         return joined([np.array(encoding.ids, np.uint32) for encoding in encodings])
+
+
+class FastokensEncoder:
+    """`fastokens` (Apache-2.0, Crusoe): BPE from the same ``tokenizer.json``, some 30 times as fast.
+
+    Raises:
+      ValueError: the file has something in it that the library does not know (Unigram, WordPiece, Metaspace …).
+      ImportError: it is not installed.
+    """
+
+    name = "fastokens"
+
+    def __init__(self, content: bytes) -> None:
+        from fastokens import Tokenizer
+
+        self.tokenizer: Any = Tokenizer.from_json_str(content.decode())
+        self.tokenizer.no_padding()
+        self.tokenizer.no_truncation()
+
+    def encode(self, texts: pl.Series) -> Ids:
+        tokens, offsets = self.tokenizer.encode_batch_flat(texts.to_list(), split_special_tokens=True)
+        ends = np.frombuffer(offsets, np.int64)  # unsigned, and below 2^63
+        return Ids(np.frombuffer(tokens, np.uint32), ends[1:] - ends[:-1])
 
 
 class SentencePieceEncoder:

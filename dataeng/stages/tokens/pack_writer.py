@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from dataeng.document import DOMAIN_PATTERN
 from dataeng.errors import FormatError
 from dataeng.formats.atomic import AtomicFile
 from dataeng.formats.pack import Shard, ShardFile, idx_bytes
-from dataeng.stage import OutputFiles
+from dataeng.stage import OutputFiles, StartAgain
 from dataeng.stages.tokens.encoded import Encoded
 from dataeng.stages.tokens.objectives.ends import Ends
 from dataeng.stages.tokens.objectives.objective import Objective
@@ -53,26 +53,49 @@ class Recipe:
         return self.objective_of(domain).encode(rows, self.tokenizer, self.ends)
 
 
-class PartWriter:
-    """Writes the shards of one part: at most one per domain."""
+def _by_domain(batch: pl.DataFrame) -> Iterator[tuple[Any, pl.DataFrame]]:
+    """Yields the rows of every domain, in order of its first row; most batches have one."""
+    if batch.height and batch.get_column("domain").n_unique() == 1:
+        yield batch.item(0, "domain"), batch
+        return
+    for (domain,), rows in batch.group_by("domain", maintain_order=True):
+        yield domain, rows
 
-    def __init__(self, recipe: Recipe, part: int, outputs: OutputFiles) -> None:
-        self.recipe, self.name, self.outputs = recipe, f"{part:05d}", outputs
+
+class PartWriter:
+    """Writes the shards of one part: at most one per domain.
+
+    ``differing`` remembers, by part, where encoders were found to differ in the middle of it.
+    """
+
+    def __init__(self, recipe: Recipe, part: int, outputs: OutputFiles, differing: dict[int, str]) -> None:
+        tokenizer = recipe.tokenizer.for_part(differing.get(part))
+        self.recipe, self.part, self.outputs, self.differing = (
+            replace(recipe, tokenizer=tokenizer),
+            part,
+            outputs,
+            differing,
+        )
         self.shards: dict[str, ShardWriter] = {}
 
     def write(self, batch: pl.DataFrame) -> None:
-        for (domain,), rows in batch.group_by("domain", maintain_order=True):
+        for domain, rows in _by_domain(batch):
             if not isinstance(domain, str) or not re.match(DOMAIN_PATTERN, domain):
                 raise FormatError(
                     f"a document (id {rows.item(0, 'id')}) has the domain {domain!r}; it becomes a folder: expected "
                     "1 to 64 of the characters a-z 0-9 _ -"
                 )
             if domain not in self.shards:
-                self.shards[domain] = ShardWriter(self.recipe, domain, self.name, self.outputs)
-            self.shards[domain].write(rows)
+                self.shards[domain] = ShardWriter(self.recipe, domain, f"{self.part:05d}", self.outputs)
+            try:
+                self.shards[domain].write(rows)
+            except StartAgain as difference:
+                self.differing[self.part] = str(difference)
+                raise
 
     def close(self) -> list[dict[str, Any]]:
-        return [self.shards[domain].close() for domain in sorted(self.shards)]
+        account = self.recipe.tokenizer.account()
+        return [{**self.shards[domain].close(), "encoding": account} for domain in sorted(self.shards)]
 
 
 class ShardWriter:

@@ -17,7 +17,7 @@ from dataeng.stage import Columns, OutputFiles, PipelinePath, Sink
 from dataeng.stages.tokens.encoded import Encoded
 from dataeng.stages.tokens.objectives import AnyObjective, PlainText
 from dataeng.stages.tokens.objectives.ends import Ends
-from dataeng.stages.tokens.pack_tokenizer import SENTENCEPIECE_SUFFIXES, load_tokenizer
+from dataeng.stages.tokens.pack_tokenizer import SENTENCEPIECE_SUFFIXES, EncoderChoice, load_tokenizer
 from dataeng.stages.tokens.pack_writer import COUNT_COLUMNS, DOCUMENT_COLUMNS, TOKEN_COLUMNS, PartWriter, Recipe
 from dataeng.stages.tokens.train_tokenizer import END_OF_TEXT, TOKENIZER_FILE
 
@@ -37,6 +37,10 @@ class WritePacks(Sink):
     tokenizer: PipelinePath | None = Field(
         default=None, description="A tokenizer.json or a SentencePiece .model; default: the one trained before"
     )
+    encoder: EncoderChoice = Field(
+        default="auto",
+        description="What encodes; auto: fastokens where it gives tokenizers' ids. The tokens are the same",
+    )
     objective: AnyObjective = Field(
         default_factory=PlainText, description="What is made of a document: see docs/objectives.md"
     )
@@ -54,6 +58,7 @@ class WritePacks(Sink):
         description="Further columns for docs.parquet: signals, for curricula (`dataeng mix --order`)",
     )
     _recipe: Recipe | None = PrivateAttr(default=None)
+    _differing: dict[int, str] = PrivateAttr(default_factory=dict)
 
     def columns(self) -> Columns:
         columns = [column for objective in self._all_objectives() for column in objective.columns()]
@@ -63,7 +68,8 @@ class WritePacks(Sink):
         )
 
     def needed_kernels(self) -> tuple[str, ...]:
-        return tuple({kernel: None for objective in self._all_objectives() for kernel in objective.kernels})
+        kernels = [kernel for objective in self._all_objectives() for kernel in objective.kernels]
+        return tuple(dict.fromkeys(("document_ends", *kernels)))
 
     def _all_objectives(self) -> tuple[AnyObjective, ...]:
         return (self.objective, *self.objectives.values())
@@ -85,7 +91,7 @@ class WritePacks(Sink):
             self.model_copy(deep=True).setup({})  # a tokenizer need not go to workers with the stage
 
     def setup(self, artifacts: Mapping[str, Path]) -> None:
-        tokenizer = load_tokenizer(self.tokenizer or artifacts["tokenizer"])
+        tokenizer = load_tokenizer(self.tokenizer or artifacts["tokenizer"], self.encoder)
         eos_id = tokenizer.token_id(self.eos_token, "write_packs.eos_token")
         bos_id = None if self.bos_token is None else tokenizer.token_id(self.bos_token, "write_packs.bos_token")
         ends = Ends(bos_id, eos_id if self.eos == "append" else None)
@@ -113,7 +119,7 @@ class WritePacks(Sink):
         return self.recipe.encode(rows, domain)
 
     def open(self, part: int, outputs: OutputFiles) -> PartWriter:
-        return PartWriter(self.recipe, part, outputs)
+        return PartWriter(self.recipe, part, outputs, self._differing)
 
     def finish(self, run_dir: Path, shards: list[dict[str, Any]]) -> list[Path]:
         written, copy = [], TOKENIZER_FILE

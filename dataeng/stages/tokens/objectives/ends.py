@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from dataeng.stages.tokens.encoded import Encoded
 
@@ -25,20 +26,25 @@ class Ends(NamedTuple):
 
         EOS is trained on; BOS, which nothing predicts, is not, where there is a mask.
         """
-        added = (self.bos_id is not None) + (self.eos_id is not None)
-        if not added:
+        from dataeng.kernels.document_ends import NOTHING, put_ends
+
+        if not self.ids:
             return encoded
-        lengths = encoded.lengths + np.int32(added)
-        stops = np.cumsum(lengths, dtype=np.int64)
-        given = np.ones(int(stops[-1]) if len(stops) else 0, np.bool_)
-        tokens = np.empty(len(given), encoded.tokens.dtype)
-        mask = None if encoded.mask is None else np.empty(len(given), np.uint8)
-        for places, token, trained in ((stops - lengths, self.bos_id, 0), (stops - 1, self.eos_id, 1)):
-            if token is not None:
-                given[places], tokens[places] = False, token
-                if mask is not None:
-                    mask[places] = trained
-        tokens[given] = encoded.tokens
-        if mask is not None and encoded.mask is not None:
-            mask[given] = encoded.mask
+        lengths = encoded.lengths + np.int32(len(self.ids))
+        first, last = (NOTHING if token is None else token for token in self)
+        tokens = np.empty(len(encoded.tokens) + len(self.ids) * len(lengths), encoded.tokens.dtype)
+        given = _read_only(encoded.lengths)
+        put_ends(_read_only(encoded.tokens), given, first, last, tokens)
+        if encoded.mask is None:
+            return Encoded(tokens, lengths)
+        mask = np.empty(len(tokens), np.uint8)
+        first, last = (NOTHING if token is None else mark for token, mark in ((self.bos_id, 0), (self.eos_id, 1)))
+        put_ends(_read_only(encoded.mask), given, first, last, mask)
         return Encoded(tokens, lengths, mask)
+
+
+def _read_only(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Returns a view: kernels are compiled for one type of array, and some are read-only already."""
+    view = np.ascontiguousarray(values).view()
+    view.flags.writeable = False
+    return view

@@ -58,4 +58,4 @@ class PlainText(Objective):
     kind: Literal["plain_text"] = "plain_text"
 
     def encode(self, rows: pl.DataFrame, tokenizer: PackTokenizer, ends: Ends) -> Encoded:
-        return ends.around(tokenizer.encode(rows.get_column("text")))
+        return tokenizer.encode(rows.get_column("text"), *ends)

@@ -109,14 +109,14 @@ def ids_of(tokenizer: PackTokenizer, names: tuple[str, ...] = FIM) -> tuple[int,
 TEXTS = st.lists(st.text(max_size=30), max_size=4)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(texts=TEXTS, level=st.sampled_from(["character", "token"]), seed=st.integers(0, 99))
 def test_the_text_can_be_put_together_again(tokenizer: PackTokenizer, texts: list[str], level: str, seed: int) -> None:
     fim = prepared(tokenizer, level=level, rate=1, seed=seed)
     rows = frame([*texts])
     found = split(fim.encode(rows, tokenizer, Ends(1, 0)))
     prefix, middle, suffix = ids_of(tokenizer)
-    decode = tokenizer.encoder.tokenizer.decode  # type: ignore[attr-defined]
+    decode = tokenizer.encoder.reference.tokenizer.decode  # type: ignore[attr-defined]
     for tokens, text in zip(found, texts, strict=True):
         assert tokens[0] == 1 and tokens[-1] == 0
         assert decode(restored(tokens[1:-1], prefix, middle, suffix)) == text
@@ -159,7 +159,7 @@ def test_a_text_with_sentinels_in_it_makes_none(tmp_path: Path, not_special: tup
         found = prepared(tokenizer, rate=rate, level="token").encode(frame([text]), tokenizer, Ends())
         assert sentinel_counts(found.tokens, tokenizer) == [count] * 3
     prefix, middle, suffix = ids_of(tokenizer)
-    decode = tokenizer.encoder.tokenizer.decode  # type: ignore[attr-defined]
+    decode = tokenizer.encoder.reference.tokenizer.decode  # type: ignore[attr-defined]
     assert decode(restored(found.tokens.tolist(), prefix, middle, suffix)) == text
 
 
