@@ -454,7 +454,7 @@ def test_options_of_every_stage(call: Call) -> None:
     assert unknown.code == 1 and unknown.err == "error: unknown stage 'wrte_packs'; did you mean 'write_packs'?\n"
 
 
-@pytest.mark.parametrize("command", ["", "run", "plan", "sql", "explain", "mix", "stages"])
+@pytest.mark.parametrize("command", ["", "run", "plan", "sql", "explain", "mix", "stages", "trace", "remove", "packs"])
 def test_help(call: Call, command: str) -> None:
     called = call(*command.split(), "--help")
     assert called.code == 0 and "Usage: dataeng" in called.out and called.err == ""

@@ -37,7 +37,7 @@ def test_verify_exits_with_one_and_names_everything(call: Call, pack: Path, tmp_
     (pack / "00000.bin").write_bytes(bytes(14))
     (pack / "00001.parquet").unlink()
     called = call("packs", "verify", pack)
-    assert called.code == 1 and called.err.startswith("error: 2 problems in 1 packs")
+    assert called.code == 1 and called.err.startswith("error: 2 problems in 1 pack")
     assert "00000.bin was altered" in called.out and "00001.parquet is missing" in called.out
     called = call("packs", "verify", pack, "--tokenizer", tmp_path / "none")
     assert called.code == 1 and "the tokenizer is not at" in called.out

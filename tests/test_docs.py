@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,9 @@ import pytest
 from dataeng.formats.mixture import json_schema
 from dataeng.report import preset_reference
 from dataeng.report.catalogue import markdown, objectives_markdown, signals_markdown
+from tests.test_cli import Call, call
+
+__all__ = ["call"]  # a fixture
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -61,7 +65,7 @@ def test_the_commands_of_the_readme_run_one_after_the_other(workplace: Path) -> 
 def test_the_guides_show_commands_that_run(workplace: Path) -> None:
     commands = [
         line.removeprefix("$ ")
-        for page in ("getting_started", "quality", "dedup", "mixtures")  # all in one folder
+        for page in ("getting_started", "quality", "dedup", "mixtures", "packing", "tokenizers")  # all in one folder
         for block in blocks(ROOT / f"docs/{page}.md", "console")
         for line in block.splitlines()
         if line.startswith("$ ") and not line.startswith("$ trainer")  # the README's test trains
@@ -96,6 +100,34 @@ def test_the_page_on_objectives_shows_what_its_example_prints(workplace: Path) -
     shown = [line for line in lines if not line.startswith("$ ")]
     assert len(shown) == 4 and [line for line in shown if line not in printed] == []
     assert any(line.startswith("packs/qa: 37 documents") for line in printed)
+
+
+def test_the_page_of_packs_shows_commands_that_run_and_what_they_print(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numbers, and the text around a token, depend on the tokenizer that is trained: they are left out."""
+    page = ROOT / "docs/packs.md"
+    monkeypatch.chdir(tmp_path)
+    (pipeline,) = blocks(page, "yaml")
+    Path("manuals.yaml").write_text(pipeline)
+    lines = [line for block in blocks(page, "console") for line in block.splitlines()]
+    printed = []
+    for command in (line.removeprefix("$ ") for line in lines if line.startswith("$ ")):
+        if command.startswith("dataeng "):  # in this process: there are many, and each would start with imports
+            inline = ["--scheduler", "inline"] if command.startswith("dataeng run") else []
+            called = call(*shlex.split(command)[1:], *inline)
+            printed += [*called.out.splitlines(), *called.err.splitlines()]
+        else:
+            shell(command, tmp_path)
+
+    def comparable(line: str) -> str:
+        return " ".join(re.sub(r"[0-9][0-9.,]*|─+", "#", line).split())
+
+    everything = "\n".join(comparable(line) for line in printed)
+    shown = [comparable(line) for line in lines if not line.startswith(("$ ", "│"))]
+    assert len(shown) > 35 and [line for line in shown if line not in everything] == []
+    (code,) = blocks(page, "python")
+    exec(compile(code, page, "exec"), {})
 
 
 def test_the_preset_of_the_docs_works(tmp_path: Path) -> None:

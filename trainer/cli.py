@@ -48,6 +48,9 @@ def train(
         Path | None, typer.Option(help="Where the manifest with learned weights goes. Default: <out>/mix.json.")
     ] = None,
     preset: Annotated[str, typer.Option(help=f"Model size: {', '.join(PRESETS)}.")] = "tiny",
+    document_mask: Annotated[
+        bool, typer.Option("--document-mask/--no-document-mask", help="Tokens see their own document only.")
+    ] = True,
     init_from: Annotated[
         Path | None,
         typer.Option(
@@ -139,6 +142,7 @@ def train(
         checkpoint_every=checkpoint_every,
         keep_checkpoints=keep_checkpoints,
         verify_packs=verify_packs,
+        document_mask=document_mask,
         init_from=init_from,
         lora=lora,
         lora_alpha=lora_alpha,

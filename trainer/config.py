@@ -95,6 +95,7 @@ class Options:
     warmup_steps: int | None = None
     decay_steps: int | None = None
     batch_ramp: tuple[int, int] | None = None
+    document_mask: bool = True
     init_from: Path | None = None
     rope_theta: float | None = None
     rope_scaling: str | None = None
@@ -132,6 +133,7 @@ class TrainConfig:
     checkpoint_every: int
     keep_checkpoints: int
     verify_packs: bool | None
+    document_mask: bool
     init_from: Path | None
     init_from_sha256: str | None
     recompute_every: int
@@ -193,6 +195,7 @@ def derive_config(options: Options, manifest: MixtureManifest) -> TrainConfig:
         checkpoint_every=checkpoint_every,
         keep_checkpoints=options.keep_checkpoints,
         verify_packs=options.verify_packs,
+        document_mask=options.document_mask,
         init_from=options.init_from,
         init_from_sha256=None if options.init_from is None else fingerprint(options.init_from),
         recompute_every=options.recompute_every,
@@ -288,6 +291,7 @@ def identity(config: TrainConfig, manifest: MixtureManifest, pack_hashes: dict[s
         "batch_size": config.batch_size,
         "sequence_length": config.sequence_length,
         "packing": config.packing,
+        "document_mask": config.document_mask,
         "seed": config.seed,
         "tokenizer_sha256": manifest.tokenizer_sha256,
         "init_from_sha256": config.init_from_sha256,

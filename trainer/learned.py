@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dataeng.formats.mixture import LearnedWeights, MixtureManifest, Policy, relative_to_manifest, save_mixture
+from dataeng.mixture.schedule import mean_shares, rescaled_stages, stages_of
 from trainer.config import TrainConfig
 from trainer.monitor import DomainSummary
 
@@ -19,7 +20,8 @@ def learned_manifest(
     """Returns the manifest to be written at ``config.save_mixture``.
 
     The learned weights become the domains' weights (without reweighting, the weights and their policy stay), the run is
-    added to the history, and paths are rewritten relative to the new place.
+    added to the history, and paths are rewritten relative to the new place. The stages of a schedule are scaled by what
+    was learned, and the weights are their means.
     """
     target = config.save_mixture
     floored = np.maximum(weights, SMALLEST_WEIGHT)
@@ -35,6 +37,14 @@ def learned_manifest(
     )
     note = f"mean weights of {config.reweighting.method} (r = {config.reweighting.r:g}) over {config.num_steps} steps"
     folder = config.mixture.parent
+    schedule = manifest.schedule
+    if learns and schedule:
+        stages = rescaled_stages(stages_of(manifest), floored)
+        schedule = [
+            stage.model_copy(update={"weights": dict(zip(manifest.domains, shares.tolist(), strict=True))})
+            for stage, (_, shares) in zip(schedule, stages, strict=True)
+        ]
+        learned = dict(zip(manifest.domains, mean_shares(stages).tolist(), strict=True))
     return manifest.model_copy(
         update={
             "run": None if manifest.run is None else relative_to_manifest(folder / manifest.run, target),
@@ -47,6 +57,7 @@ def learned_manifest(
                 )
                 for name, domain in manifest.domains.items()
             },
+            "schedule": schedule,
             "policy": Policy(name="learned", note=note) if learns else manifest.policy,
             "history": [*manifest.history, entry],
         }

@@ -20,6 +20,7 @@ from dataeng.formats.atomic import fs, write_json
 from dataeng.formats.mixture import MixtureManifest
 from dataeng.mixture.reweighting import Controller
 from dataeng.packing import prepare
+from trainer.attention import documents_of
 from trainer.checkpoint import (
     Checkpoint,
     CheckpointFolder,
@@ -137,8 +138,9 @@ class _Run:
         tokens_bt = batch.tokens_bt.to(self.device, non_blocking=True).long()
         is_label_n = batch.labels_bt.to(self.device, non_blocking=True).flatten()
         domains_n = to_device(batch.domains_b, self.device).repeat_interleave(config.sequence_length)
+        documents = documents_of(batch.documents_bt[:, :-1], self.device) if config.document_mask else None
         with autocast(self.device):
-            hidden_btd = self.model(tokens_bt[:, :-1])
+            hidden_btd = self.model(tokens_bt[:, :-1], documents)
             losses_n = token_losses(
                 hidden_btd.flatten(0, 1), self.model.output_weight, tokens_bt[:, 1:].flatten(), config.loss.chunk_tokens
             )

@@ -56,6 +56,16 @@ def mean_shares(stages: Sequence[Stage]) -> Floats:
     return np.asarray(stage_lengths(stages) @ np.stack([shares for _, shares in stages]))
 
 
+def rescaled_stages(stages: Sequence[Stage], learned: Floats) -> list[Stage]:
+    """Returns the stages with every domain's share multiplied by what was learned over its mean share, then scaled.
+
+    What training learned about a domain so holds in every stage, and a stage still draws only what it drew before. The
+    new means are near ``learned`` and not it: a domain of one short stage cannot get more than that stage has.
+    """
+    factors = learned / mean_shares(stages)
+    return [(until, shares * factors / float(shares @ factors)) for until, shares in stages]
+
+
 def stage_ends(stages: Sequence[Stage], total: int) -> list[int]:
     """Returns after how many of ``total`` rows (or tokens) each stage ends; the last one is ``total``."""
     return [round(until * total) for until, _ in stages]

@@ -17,7 +17,9 @@ def print_export(console: Console, exported: Exported, output: Path) -> None:
     manifest = exported.manifest
     if not exported.written:
         console.print(f"nothing to do: {output} holds this export already.", highlight=False, markup=False)
-    table = Table(title=f"{output}: {FORMATS[manifest.format].reader}", title_justify="left", box=None, pad_edge=False)
+    reader = FORMATS[manifest.format].reader
+    console.print(f"{output}: {reader}", highlight=False, markup=False, soft_wrap=True)
+    table = Table(box=None, pad_edge=False)
     table.add_column("domain")
     rows = any(domain.num_rows is not None for domain in manifest.domains.values())
     for column in ("weight", "documents", "tokens", *(("rows", "left out") if rows else ()), "files", "size"):

@@ -61,13 +61,14 @@ def print_verification(console: Console, paths: Sequence[Path], tokenizer: Path 
         num_problems += _print_check(console, check)
     for path in [path for path in paths if path.is_file()]:
         problems = mixture_problems(path)
-        verdict = f"{len(problems)} problems" if problems else "fits its packs"
+        verdict = _counted(len(problems), "problem") if problems else "fits its packs"
         console.print(Text(f"{visible(str(path))}: {verdict}", style="red" if problems else "green"), soft_wrap=True)
         _print_lines(console, problems)
         num_problems += len(problems)
     if num_problems:
         raise DataengError(
-            f"{num_problems} problems in {num_packs} packs. Restore these files, or write the packs again."
+            f"{_counted(num_problems, 'problem')} in {_counted(num_packs, 'pack')}. Restore these files, or write the "
+            "packs again (dataeng run)."
         )
 
 
@@ -75,14 +76,19 @@ def _print_check(console: Console, check: PackCheck) -> int:
     manifest = check.manifest
     what = ""
     if manifest is not None:
-        what = f"{manifest.num_documents:,} documents, {manifest.num_tokens:,} tokens, {len(manifest.shards)} shards, "
-    what += f"{check.num_files} files, {size(check.num_bytes)}"
-    verdict = f"{len(check.problems)} problems" if check.problems else "ok"
+        what = f"{_counted(manifest.num_documents, 'document')}, {_counted(manifest.num_tokens, 'token')}, "
+        what += f"{_counted(len(manifest.shards), 'shard')}, "
+    what += f"{_counted(check.num_files, 'file')}, {size(check.num_bytes)}"
+    verdict = _counted(len(check.problems), "problem") if check.problems else "ok"
     line = Text(f"{visible(str(check.folder))}: {what}: ")
     console.print(line + Text(verdict, style="red" if check.problems else "green"), soft_wrap=True)
     _print_lines(console, check.problems)
     _print_lines(console, [f"not checked: {reason}" for reason in check.unchecked])
     return len(check.problems)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _print_lines(console: Console, lines: Sequence[str]) -> None:

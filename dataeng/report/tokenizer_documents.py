@@ -89,7 +89,7 @@ def _parquet(path: Path, domain: str) -> Iterator[pl.DataFrame]:
 def _json_lines(path: Path, domain: str) -> Iterator[pl.DataFrame]:
     from dataeng.stages.ingest.byte_lines import DamagedInputError, decompressed_blocks, lines_of
 
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, str | None]] = []
     first = 0
     try:
         for number, line in lines_of(decompressed_blocks(path), 1 << 30):
@@ -99,7 +99,10 @@ def _json_lines(path: Path, domain: str) -> Iterator[pl.DataFrame]:
             record = json.loads((line or b"").decode())
             if not isinstance(record, dict):
                 raise InputError(f"{path}, line {number}: expected an object, found {type(record).__name__}.")
-            rows.append({name: record.get(name) for name in ("id", "text", "domain", *LANGUAGE_COLUMNS)})
+            row = {name: _string(record.get(name)) for name in ("id", "text", "domain", *LANGUAGE_COLUMNS)}
+            if b"\\u" in (line or b""):
+                "".join(value or "" for value in row.values()).encode()  # half of a surrogate pair is a ValueError
+            rows.append(row)
             if len(rows) == BATCH_ROWS:
                 yield _finished(_frame(rows), path, domain, first)
                 first += len(rows)
@@ -111,12 +114,13 @@ def _json_lines(path: Path, domain: str) -> Iterator[pl.DataFrame]:
     yield _finished(_frame(rows), path, domain, first)
 
 
-def _frame(rows: list[dict[str, object]]) -> pl.DataFrame:
-    def text(value: object) -> str | None:
-        return value if isinstance(value, str) or value is None else json.dumps(value)
-
+def _frame(rows: list[dict[str, str | None]]) -> pl.DataFrame:
     names = ("id", "text", "domain", *LANGUAGE_COLUMNS)
-    return pl.DataFrame({name: pl.Series([text(row[name]) for row in rows], dtype=pl.String) for name in names})
+    return pl.DataFrame({name: pl.Series([row[name] for row in rows], dtype=pl.String) for name in names})
+
+
+def _string(value: object) -> str | None:
+    return value if isinstance(value, str) or value is None else json.dumps(value)
 
 
 def _finished(frame: pl.DataFrame, path: Path, domain: str, first: int) -> pl.DataFrame:

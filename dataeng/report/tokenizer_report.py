@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 #: Texts are encoded so many at a time: their tokens are Python lists on the way.
 BATCH_TEXTS = 256
-COUNTS = ("documents", "bytes", "characters", "words", "tokens", "unknown_tokens")
+COUNTS = ("documents", "bytes", "characters", "words", "tokens", "restored_documents")
 LEVELS = {"all": (), "domain": ("domain",), "language": ("language",), "group": ("domain", "language")}
 
 
@@ -59,9 +59,9 @@ def measure(texts: pl.DataFrame, tokenizers: Mapping[str, Any]) -> pl.DataFrame:
       tokenizers: name → tokenizer.
 
     Returns:
-      ``tokenizer``, ``level``, ``domain``, ``language``, the sums of `COUNTS`, ``fertility`` (tokens per word; a word
-      is a run of characters other than white space, which says little about scripts without spaces) and
-      ``bytes_per_token``.
+      ``tokenizer``, ``level``, ``domain``, ``language``, the sums of `COUNTS` (restored documents are those that
+      decode to the text they came from), ``fertility`` (tokens per word; a word is a run of characters other than
+      white space, which says little about scripts without spaces) and ``bytes_per_token``.
     """
     text = pl.col("text")
     measured = texts.select(
@@ -74,9 +74,9 @@ def measure(texts: pl.DataFrame, tokenizers: Mapping[str, Any]) -> pl.DataFrame:
     )
     tables = []
     for name, tokenizer in tokenizers.items():
-        tokens, unknown = _count_tokens(texts.get_column("text"), tokenizer)
+        tokens, restored = _encode(texts.get_column("text"), tokenizer)
         counted = measured.with_columns(
-            pl.Series("tokens", tokens, pl.Int64), pl.Series("unknown_tokens", unknown, pl.Int64)
+            pl.Series("tokens", tokens, pl.Int64), pl.Series("restored_documents", restored, pl.Int64)
         )
         for level, columns in LEVELS.items():
             keys = [pl.col(column) if column in columns else pl.lit("").alias(column) for column in LEVELS["group"]]
@@ -95,24 +95,27 @@ def measure(texts: pl.DataFrame, tokenizers: Mapping[str, Any]) -> pl.DataFrame:
     return pl.concat(tables)
 
 
-def _count_tokens(texts: pl.Series, tokenizer: Any) -> tuple[list[int], list[int]]:
-    """Returns the number of tokens of every text, and how many of them stand for what is not in the vocabulary."""
+def _encode(texts: pl.Series, tokenizer: Any) -> tuple[list[int], list[bool]]:
+    """Returns the number of tokens of every text, and whether they decode to it again."""
     tokenizer.no_padding()
     tokenizer.no_truncation()
     tokenizer.encode_special_tokens = True
-    unknown = tokenizer.token_to_id(getattr(tokenizer.model, "unk_token", None) or "<unk>")
     tokens: list[int] = []
-    num_unknown: list[int] = []
+    restored: list[bool] = []
     for some in texts.to_frame().iter_slices(BATCH_TEXTS):
-        encodings = tokenizer.encode_batch_fast(some.to_series().to_list(), add_special_tokens=False)
-        ids = [encoding.ids for encoding in encodings]
+        batch = some.to_series().to_list()
+        ids = [encoding.ids for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=False)]
         tokens += [len(of_text) for of_text in ids]
-        num_unknown += [of_text.count(unknown) if unknown is not None else 0 for of_text in ids]
-    return tokens, num_unknown
+        decoded = tokenizer.decode_batch(ids, skip_special_tokens=False)
+        restored += [before == after for before, after in zip(batch, decoded, strict=True)]
+    return tokens, restored
 
 
 def print_report(console: Console, report: pl.DataFrame, levels: Sequence[str] = ("language", "domain", "all")) -> None:
-    """Prints bytes per token and fertility, a row per language and per domain, a pair of columns per tokenizer."""
+    """Prints bytes per token and fertility, a row per language and per domain, a column per tokenizer.
+
+    A ``*`` marks figures of texts that do not all come back: what a tokenizer cannot write costs it nothing.
+    """
     names = report.get_column("tokenizer").unique(maintain_order=True).to_list()
     table = Table(title="bytes per token · tokens per word", title_justify="left", box=None, pad_edge=False)
     for heading in ("", "documents", "MB"):
@@ -126,7 +129,14 @@ def print_report(console: Console, report: pl.DataFrame, levels: Sequence[str] =
             by_name = {row["tokenizer"]: row for row in here.iter_rows(named=True)}
             label = {"language": f"language {language or 'unknown'}", "domain": f"domain {domain}"}.get(level, "all")
             first = by_name[names[0]]
-            cells = [f"{by_name[name]['bytes_per_token']:.2f} · {by_name[name]['fertility']:.2f}" for name in names]
+            cells = [_cell(by_name[name]) for name in names]
             table.add_row(label, f"{first['documents']:,}", f"{first['bytes'] / 1e6:.2f}", *cells)
         table.add_section()
     console.print(table, highlight=False)
+    if report.select((pl.col("restored_documents") < pl.col("documents")).any()).item():
+        console.print("* not all of these texts come back from their tokens", highlight=False)
+
+
+def _cell(row: Mapping[str, Any]) -> str:
+    lossy = "*" if row["restored_documents"] < row["documents"] else " "
+    return f"{row['bytes_per_token']:.2f} · {row['fertility']:.2f}{lossy}"

@@ -4,10 +4,11 @@
 
 Packs of ``--tokens`` million random tokens in three domains are made in a temporary folder. Documents are as long as
 those of DIR's ``domains/*.jsonl.gz`` (a token for four bytes), drawn with replacement; without DIR, lognormal around
-400 tokens. Every packing reads as many tokens as there are, in batches of 32 rows of 2,048 + 1, in shares that are not
-the natural ones; halfway the state goes through JSON into a fresh loader. With ``--peers``, the same tokens through the
-readers of other trainers, which need not be installed otherwise: Megatron-LM's blended GPT dataset, datatrove's folder
-dataset with its shuffle, LitData and MosaicML streaming (one domain, a twentieth of the tokens), all in this process.
+400 tokens. Every packing reads as many tokens as there are, in batches of 32 rows of 2,048 + 1, in shares that are
+not the natural ones; halfway the state goes through JSON into a fresh loader. With ``--peers``, the readers of other
+trainers over the same tokens, in this process: Megatron-LM's blended GPT dataset (shuffle and mixture, concatenated),
+datatrove's folder dataset (shuffle, no mixture) and LitData's token loader (shuffle within chunks, one domain, a
+twentieth of the tokens). They hand out single rows without document numbers, and none was asked to resume.
 
 Rates are tokens (padding not counted) per second of processor time of the whole process, threads included; medians of
 three. The files were just written, so they come from memory: what is measured is the reader, not the disk. The last
@@ -125,6 +126,7 @@ def ours(path: Path, packing: str, depth: int) -> tuple[float, float, float]:
 
 def megatron(path: Path, num_tokens: int) -> tuple[float, float, float]:
     """Megatron-LM's own blend of GPT datasets over the same files: shuffle, mixture, concatenation."""
+    import torch.distributed
     from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
     from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
     from megatron.core.datasets.utils import get_blend_from_list
@@ -132,6 +134,7 @@ def megatron(path: Path, num_tokens: int) -> tuple[float, float, float]:
     class Tokenizer:  # what GPTDataset asks of one
         eod, pad, vocab_size, unique_identifiers = EOS, EOS, VOCAB, {"name": "none"}
 
+    torch.distributed.init_process_group("gloo", init_method=f"file://{path.parent}/ranks", rank=0, world_size=1)
     blend = []
     for name, share in SHARES.items():
         shards = sorted((path.parent / name).glob("*.bin"))
@@ -145,7 +148,7 @@ def megatron(path: Path, num_tokens: int) -> tuple[float, float, float]:
         reset_position_ids=False, reset_attention_mask=False, eod_mask_loss=False, create_attention_mask=False,
         path_to_cache=str(path.parent / "megatron"), mid_level_dataset_surplus=0.05,
     )  # fmt: skip
-    dataset = BlendedMegatronDatasetBuilder(GPTDataset, [num_rows, None, None], lambda: True, config).build()[0]
+    dataset = BlendedMegatronDatasetBuilder(GPTDataset, [num_rows, 0, 0], lambda: True, config).build()[0]
     opened = time.process_time() - start
     start = time.process_time()
     for row in range(num_rows):
@@ -193,24 +196,6 @@ def litdata(path: Path, num_tokens: int) -> tuple[float, float, float]:
     return num_rows * (LENGTH + 1), time.process_time() - start, opened
 
 
-def streaming(path: Path, num_tokens: int) -> tuple[float, float, float]:
-    """MosaicML streaming over MDS samples of one row each, as LLM Foundry writes them, shuffled, one domain."""
-    from streaming import MDSWriter, StreamingDataset
-
-    tokens = np.fromfile(next((path.parent / "web").glob("*.bin")), np.uint16).astype(np.int32)
-    folder = path.parent / "streaming"
-    num_rows = min(num_tokens, len(tokens)) // (LENGTH + 1)
-    with MDSWriter(out=str(folder), columns={"tokens": "ndarray:int32"}) as writer:
-        for row in tokens[: num_rows * (LENGTH + 1)].reshape(num_rows, -1):
-            writer.write({"tokens": row})
-    start = time.process_time()
-    dataset = StreamingDataset(local=str(folder), shuffle=True, shuffle_seed=7, batch_size=BATCH)
-    opened = time.process_time() - start
-    start = time.process_time()
-    num_read = sum(1 for _ in dataset)
-    return num_read * (LENGTH + 1), time.process_time() - start, opened
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path)
@@ -238,7 +223,7 @@ def main() -> None:
             show(f"ours, {packing}", key, [ours(path, packing, 0) for _ in range(3)])
         ahead = [ours(path, "best-fit", 2) for _ in range(3)]
         show("ours, best-fit, read ahead", "read_ahead_tokens_per_second_per_core", ahead)
-        for peer, share in ((megatron, 1.0), (datatrove, 1.0), (litdata, 0.05), (streaming, 0.05)):
+        for peer, share in ((megatron, 1.0), (datatrove, 1.0), (litdata, 0.05)):
             if arguments.peers:
                 show(
                     peer.__name__, f"{peer.__name__}_tokens_per_second_per_core", [peer(path, int(share * num_tokens))]

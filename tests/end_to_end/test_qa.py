@@ -32,9 +32,8 @@ def test_answers_become_what_is_trained_on(tmp_path: Path) -> None:
     dataeng("run", "pipelines/qa.yaml", "--set", f"run={run}", "--workers", "2")
     tokenizer = Tokenizer.from_file(str(run / "tokenizer/tokenizer.json"))
     pack = Pack(run / "packs/qa")
-    assert verify_pack(pack.folder) == [] == verify_pack(run / "packs/reference")
+    assert verify_pack(pack.folder) == []
     assert pack.manifest.objective == {"kind": "chat", "max_tokens": 2048, "cut": "turn"}
-    assert Pack(run / "packs/reference").shards[0].mask is None
 
     sample = ROOT / "dataeng/sample/qa"
     questions = [json.loads(line) for line in (sample / "questions.jsonl").read_text().splitlines()]

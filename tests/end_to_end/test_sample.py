@@ -154,24 +154,24 @@ def test_the_manifests_in_the_repository_fit_the_sample(run_dir: Path, tmp_path:
 def test_the_manifests_are_planned_and_train(run_dir: Path, tmp_path: Path, name: str) -> None:
     path = tmp_path / f"{name}.json"
     dataeng("mix", str(run_dir), *MANIFESTS[name], "--output", str(path))
-    planned = dataeng("mix", "show", str(path), "--tokens", "20480", "--format", "json")
+    planned = dataeng("mix", "show", str(path), "--tokens", "6144", "--format", "json")
     drawn = {}
     for row in map(json.loads, planned.splitlines()):
         if row["stage"] == "all":
             drawn[row["domain"]] = drawn.get(row["domain"], 0) + row["tokens_drawn"]
     out = tmp_path / "out"
-    arguments = ["--mixture", str(path), "--out", str(out), "--steps", "20", "--batch-size", "8"]
+    arguments = ["--mixture", str(path), "--out", str(out), "--steps", "6", "--batch-size", "16"]
     done = subprocess.run(
-        [sys.executable, "-m", "trainer", *arguments, "--sequence-length", "128"],
+        [sys.executable, "-m", "trainer", *arguments, "--sequence-length", "64"],
         capture_output=True, text=True, cwd=ROOT, timeout=550,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     learned = load_mixture(out / "mix.json")
     assert learned.policy.name == "learned" and learned.domains.keys() == drawn.keys()
-    # The rows that were read are the plan: 20 steps of 8 rows of 128 tokens, to within a few rows.
+    # The rows that were read are the plan: 6 steps of 16 rows of 64 tokens, to within a few rows.
     metrics = pl.read_parquet(out / "metrics" / "*.parquet")
     read = dict(metrics.group_by("domain").agg(pl.col("tokens").sum()).iter_rows())
-    assert read == pytest.approx(drawn, abs=4 * 128)
+    assert read == pytest.approx(drawn, abs=4 * 64)
 
 
 def test_trainer_lowers_the_loss_of_every_domain(run_dir: Path, tmp_path: Path) -> None:

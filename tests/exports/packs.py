@@ -85,8 +85,9 @@ def contents(draw: st.DrawFn, masked: bool | None = None) -> Content:
     ]
     masks: list[list[list[int]] | None] = [None] * len(sizes)
     if with_masks:
+        first = next(number for number, shard in enumerate(sizes) if shard)
         for number, shard in enumerate(sizes):
-            if number == 0 or rng.random() < 0.7:
+            if number == first or rng.random() < 0.7:
                 masks[number] = [rng.integers(0, 2, size + 1).tolist() for size in shard]
     return Content(shards, masks, dtype)
 

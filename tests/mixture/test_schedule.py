@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 from dataeng.errors import ConfigError
 from dataeng.formats.mixture import Domain, MixtureManifest, MixtureStage, Policy
 from dataeng.mixture.policies import capped_shares
-from dataeng.mixture.schedule import Stage, mean_shares, planned_stages, stage_ends, stage_lengths, stages_of
+from dataeng.mixture.schedule import (
+    Stage,
+    mean_shares,
+    planned_stages,
+    rescaled_stages,
+    stage_ends,
+    stage_lengths,
+    stages_of,
+)
 
 Floats = npt.NDArray[np.float64]
 ANNEALING: list[Stage] = [
@@ -54,6 +62,16 @@ def test_lengths_means_and_ends() -> None:
     assert stage_lengths(ANNEALING) == pytest.approx([0.7, 0.2, 0.1])
     assert mean_shares(ANNEALING) == pytest.approx([0.39, 0.47, 0.14])
     assert stage_ends(ANNEALING, 1005) == [round(703.5), round(904.5), 1005]
+
+
+def test_what_was_learned_holds_in_every_stage() -> None:
+    learned = np.array([0.39 * 2, 0.47, 0.14])  # the first domain twice as much as planned
+    scaled = rescaled_stages(ANNEALING, learned)
+    assert [until for until, _ in scaled] == [0.7, 0.9, 1.0]
+    assert scaled[0][1] == pytest.approx([2 / 3, 1 / 3, 0]) and scaled[2][1] == pytest.approx([0, 0, 1])
+    assert scaled[1][1] == pytest.approx(np.array([0.4, 0.6, 0.2]) / 1.2)
+    [(_, single)] = rescaled_stages([(1.0, np.array([0.5, 0.5]))], np.array([0.2, 0.8]))
+    assert single == pytest.approx([0.2, 0.8])
 
 
 def test_without_caps_stages_stay_as_they_are() -> None:

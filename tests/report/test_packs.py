@@ -63,14 +63,14 @@ def test_all_problems_of_all_packs_are_listed_before_the_error(tmp_path: Path) -
     text = "\n".join(printed(out))
     for problem in ("one/00000.bin has 0 bytes", "two/00001.idx is missing", "no pack at"):
         assert problem in text
-    assert text.count("not checked: the tokenizer is not at") == 2 and "three: 0 files, 0 B: 1 problems" in text
+    assert text.count("not checked: the tokenizer is not at") == 2 and "three: 0 files, 0 B: 1 problem" in text
 
 
 def test_a_tokenizer_elsewhere(tmp_path: Path) -> None:
     write_pack(tmp_path / "pack", SHARDS)
     (tmp_path / "wrong.json").write_text("{}")
     out = console()
-    with pytest.raises(DataengError, match="1 problems in 1 packs"):
+    with pytest.raises(DataengError, match="1 problem in 1 pack"):
         print_verification(out, [tmp_path / "pack"], tmp_path / "wrong.json")
     assert "wrong.json is not the tokenizer of" in "\n".join(printed(out))
 

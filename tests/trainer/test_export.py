@@ -19,6 +19,7 @@ from dataeng.errors import ConfigError, DataengError, FormatError
 from dataeng.formats.atomic import sha256_file
 from dataeng.formats.mixture import load_mixture
 from tests.trainer.conftest import EOS, TOKENIZER
+from trainer.attention import Documents, documents_of
 from trainer.checkpoint import load_model_tensors
 from trainer.cli import app
 from trainer.config import TrainConfig
@@ -111,6 +112,25 @@ def test_transformers_takes_over_model_and_tokenizer(
     generated = model.generate(TOKENS[:1, :4], max_new_tokens=3, do_sample=False, pad_token_id=EOS)
     with torch.no_grad():
         assert generated[0, 4] == newest_model(config).logits(TOKENS[:1, :4])[0, -1].argmax()
+
+
+def test_tokens_see_their_own_document_only_unless_told(
+    run: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop asks for masks with the loader's documents; they are replaced by short ones, which must matter."""
+    asked: list[torch.Tensor] = []
+
+    def halves(index_bt: torch.Tensor, device: torch.device) -> Documents:
+        asked.append(index_bt)
+        return documents_of((torch.arange(64) // 32).expand(len(index_bt), -1), device)
+
+    monkeypatch.setattr("trainer.loop.documents_of", halves)
+    masked, whole = (run(steps=1, document_mask=mask, out=tmp_path / str(mask)) for mask in (True, False))
+    assert [index.shape for index in asked] == [(4, 64)]
+    states = [newest_model(config).state_dict() for config in (masked, whole)]
+    assert any(not torch.equal(value, states[1][name]) for name, value in states[0].items())
+    with pytest.raises(ConfigError, match="document_mask was True, now False"):
+        run(steps=1, document_mask=False, out=tmp_path / "True")
 
 
 def test_every_checkpoint_can_be_exported_in_bfloat16_and_several_files(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dataeng.formats.mixture import load_mixture
+from dataeng.formats.mixture import MixtureStage, load_mixture
 from trainer.config import TrainConfig
 from trainer.data import MixtureRows
 from trainer.learned import learned_manifest, save_learned_mixture
@@ -56,3 +56,23 @@ def test_a_weight_of_zero_stays_writable(make_config: MakeConfig, mixture: Path)
     weights = [domain.weight for domain in load_mixture(config.save_mixture).domains.values()]
     assert weights == pytest.approx([0, 0, 1], abs=3e-6)
     assert min(weights) > 0
+
+
+def test_stages_are_scaled_by_what_was_learned(make_config: MakeConfig, mixture: Path) -> None:
+    before = load_mixture(mixture)
+    stages = [
+        MixtureStage(name="first", until=0.5, weights={"code": 0.5, "prose": 0.5, "tables": 0}),
+        MixtureStage(name="last", until=1, weights={"code": 0.5, "prose": 0, "tables": 0.5}),
+    ]
+    staged = before.model_copy(update={"schedule": stages})
+    config = make_config()
+    # The stages' means are 1/2, 1/4, 1/4: code was learned to be worth half of that, the others one and a half times.
+    save_learned_mixture(config, staged, np.array([0.25, 0.375, 0.375]), summaries({}))
+    after = load_mixture(config.save_mixture)
+    assert [stage.weights for stage in after.schedule] == [
+        pytest.approx({"code": 0.25, "prose": 0.75, "tables": 0}),
+        pytest.approx({"code": 0.25, "prose": 0, "tables": 0.75}),
+    ]
+    assert [d.weight for d in after.domains.values()] == pytest.approx([0.25, 0.375, 0.375])
+    kept = learned_manifest(make_config(reweighting="none"), staged, np.array([0.25, 0.375, 0.375]), summaries({}))
+    assert kept.schedule == stages

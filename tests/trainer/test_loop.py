@@ -11,16 +11,19 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 import torch
 
+import trainer.loop
 from dataeng.errors import ConfigError, DataengError, FormatError, LeaseError
 from dataeng.formats import atomic
 from dataeng.formats.atomic import sha256_file
-from dataeng.formats.mixture import load_mixture, save_mixture
+from dataeng.formats.mixture import Domain, load_mixture, save_mixture
 from trainer.config import TrainConfig
+from trainer.data import MixtureRows
 from trainer.loop import TrainingReport, train
 from trainer.monitor import StepRecord
 from trainer.session import held
@@ -113,9 +116,48 @@ def test_without_reweighting_the_loss_is_the_plain_mean(make_config: MakeConfig)
     assert (steps["loss"] - steps["weighted_loss"]).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("packing", ["best-fit", "aligned"])
+def test_packed_documents_are_trained_on_apart_and_resumed(
+    make_config: MakeConfig,
+    mixture: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    packing: str,
+    write_pack: Any,
+) -> None:
+    """Only labels count, the model is told where documents are, and a stopped run goes on bit for bit."""
+    seen: list[torch.Tensor] = []
+    real = trainer.loop.documents_of
+    monkeypatch.setattr("trainer.loop.documents_of", lambda index, device: seen.append(index) or real(index, device))
+    documents = [[i % 250] * (20 + i * 7 % 60) for i in range(40)]
+    write_pack(tmp_path / "short", "short", [documents])
+    tokens = sum(map(len, documents))
+    domains = {"short": Domain(packs=["../short"], num_documents=40, num_tokens=tokens, weight=1)}
+    short = mixture.parent / "short.json"
+    save_mixture(short, load_mixture(mixture).model_copy(update={"domains": domains}))
+    options = {"steps": 4, "packing": packing, "mixture": short}
+    unbroken = make_config(out=tmp_path / "unbroken", **options)
+    run(unbroken)
+    assert len(seen) == 4 and seen[0].shape == (4, 64)
+    rows = MixtureRows(load_mixture(short), short, 64, packing)
+    drawn = rows.sampler(rows.planned_stages(16), unbroken.seed).take(16)
+    batch = rows.batch(*drawn)
+    assert torch.cat(seen).tolist() == batch.documents[:, :-1].tolist()
+    metrics, _ = numbers(unbroken.out)
+    assert metrics["tokens"].sum() == batch.labels.sum() < 16 * 64
+    assert metrics["loss"].is_finite().all()
+    stopped = make_config(out=tmp_path / "stopped", **options)
+    run(stopped, Recorder(2, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+    assert run(stopped).step == 4
+    assert_same_run(stopped.out, unbroken.out, 4)
+    with pytest.raises(ConfigError, match=f"packing was {packing}, now concatenate"):
+        run(make_config(out=tmp_path / "stopped", **{**options, "packing": "concatenate"}))
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+from typing import Any
 from dataeng.formats.mixture import load_mixture
 from rich.console import Console
 from trainer.config import Options, derive_config

@@ -24,6 +24,8 @@ from dataeng.stages.tokens.objectives.objective import Objective
 from dataeng.stages.tokens.pack_tokenizer import PackTokenizer
 
 DOCUMENT_COLUMNS = ("id", "url", "host", "source", "source_offset", "date", "domain", "language")
+COUNT_COLUMNS = ("num_tokens", "text_bytes")  # of docs.parquet, made here
+TOKEN_COLUMNS = ("tokens", "mask")  # of the Parquet pack, made here
 COMPRESSION = {"compression": "zstd", "compression_level": 1, "use_dictionary": False}
 
 
@@ -39,6 +41,8 @@ class Recipe:
     """What the pack's manifest says about its tokens."""
     objectives: Mapping[str, Objective] = field(default_factory=dict)
     """Other objectives, by domain."""
+    keep: tuple[str, ...] = ()
+    """Columns of the documents that docs.parquet has besides `DOCUMENT_COLUMNS`."""
 
     def objective_of(self, domain: str) -> Objective:
         """Returns what is made of the documents of a domain."""
@@ -125,6 +129,7 @@ class ShardWriter:
         self.lengths.append(encoded.lengths)
         self.text_bytes += int(sizes.sum())
         known = [column for column in DOCUMENT_COLUMNS if column in rows.columns]
+        known += self.recipe.keep
         documents = rows.select(known).with_columns(
             pl.Series("num_tokens", encoded.lengths), sizes.cast(pl.Int64).alias("text_bytes")
         )

@@ -18,7 +18,7 @@ from dataeng.stages.tokens.encoded import Encoded
 from dataeng.stages.tokens.objectives import AnyObjective, PlainText
 from dataeng.stages.tokens.objectives.ends import Ends
 from dataeng.stages.tokens.pack_tokenizer import SENTENCEPIECE_SUFFIXES, EncoderChoice, load_tokenizer
-from dataeng.stages.tokens.pack_writer import PartWriter, Recipe
+from dataeng.stages.tokens.pack_writer import COUNT_COLUMNS, DOCUMENT_COLUMNS, TOKEN_COLUMNS, PartWriter, Recipe
 from dataeng.stages.tokens.train_tokenizer import END_OF_TEXT, TOKENIZER_FILE
 
 SENTENCEPIECE_FILE = "tokenizer/tokenizer.model"
@@ -53,13 +53,17 @@ class WritePacks(Sink):
     formats: tuple[Literal["megatron", "parquet"], ...] = Field(
         default=("megatron", "parquet"), min_length=1, description="What to write; the trainer reads megatron"
     )
+    keep: tuple[str, ...] = Field(
+        default=(),
+        description="Further columns for docs.parquet: signals, for curricula (`dataeng mix --order`)",
+    )
     _recipe: Recipe | None = PrivateAttr(default=None)
     _differing: dict[int, str] = PrivateAttr(default_factory=dict)
 
     def columns(self) -> Columns:
         columns = [column for objective in self._all_objectives() for column in objective.columns()]
         return Columns(
-            reads=tuple(dict.fromkeys(("id", "text", "domain", *columns))),
+            reads=tuple(dict.fromkeys(("id", "text", "domain", *columns, *self.keep))),
             hints={"chat": "apply_chat_template adds it"},
         )
 
@@ -77,6 +81,12 @@ class WritePacks(Sink):
         return (self.tokenizer,) if self.tokenizer is not None else ()
 
     def check(self) -> None:
+        taken = (*DOCUMENT_COLUMNS, *COUNT_COLUMNS, "text", *TOKEN_COLUMNS)
+        for column in self.keep:
+            if column in taken or self.keep.count(column) > 1:
+                raise ConfigError(
+                    f"write_packs.keep names '{column}', which packs have already, or never hold.", "keep"
+                )
         if self.tokenizer is not None:
             self.model_copy(deep=True).setup({})  # a tokenizer need not go to workers with the stage
 
@@ -95,7 +105,7 @@ class WritePacks(Sink):
             "eos": self.eos,
             "dtype": tokenizer.dtype,
         }
-        self._recipe = Recipe(tokenizer, self.objective, ends, self.formats, description, self.objectives)
+        self._recipe = Recipe(tokenizer, self.objective, ends, self.formats, description, self.objectives, self.keep)
 
     @property
     def recipe(self) -> Recipe:

@@ -38,7 +38,7 @@ said = st.text(max_size=20).filter(lambda text: not RESERVED.search(text))
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     texts=st.lists(st.one_of(said, st.sampled_from(SPECIAL), st.sampled_from([" a ", "b\n"])), min_size=4, max_size=4)
 )

@@ -205,7 +205,5 @@ def test_an_empty_corpus_is_refused(corpus: list[str | None]) -> None:
 @pytest.mark.parametrize("algorithm", ["byte_fallback_bpe", "unigram", "wordpiece"])
 def test_more_characters_than_the_vocabulary_has_room_for_are_refused(algorithm: Any) -> None:
     corpus = pl.Series(["".join(map(chr, range(0x4E00, 0x5000)))])
-    with pytest.raises(
-        InputError, match=r"300 is too small for these texts: \d+ special and byte tokens and (512|1023)"
-    ):
+    with pytest.raises(InputError, match=r"300 is too small for these texts: .* and (512|1023) char"):
         train_tokenizer(corpus, Recipe(algorithm, 300, character_coverage=1))

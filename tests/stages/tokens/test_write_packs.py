@@ -74,6 +74,21 @@ PARTS: list[list[Batch]] = [
 ]
 
 
+def test_columns_that_are_kept_are_in_the_documents_of_the_pack(trained: Path, tmp_path: Path) -> None:
+    stage = WritePacks(tokenizer=trained, keep=("quality_signal",))
+    stage.check()
+    assert "quality_signal" in stage.columns().reads
+    write(stage, tmp_path, [[[("web", "some text"), ("web", "more of it")]]])
+    for name in ("00000.docs.parquet", "00000.parquet"):
+        assert pl.read_parquet(tmp_path / "packs/web" / name).get_column("quality_signal").to_list() == [1.5, 1.5]
+
+
+@pytest.mark.parametrize("keep", [("url",), ("num_tokens",), ("text",), ("tokens",), ("a", "a")])
+def test_columns_that_cannot_be_kept(trained: Path, keep: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match=rf"write_packs\.keep names '{keep[0]}', which packs have already"):
+        WritePacks(tokenizer=trained, keep=keep).check()
+
+
 def test_tokens_are_the_tokenizers_and_every_document_ends_with_eos(tmp_path: Path, trained: Path) -> None:
     write(WritePacks(tokenizer=trained), tmp_path, PARTS)
     tokenizer = Tokenizer.from_file(str(trained))

@@ -109,7 +109,7 @@ def ids_of(tokenizer: PackTokenizer, names: tuple[str, ...] = FIM) -> tuple[int,
 TEXTS = st.lists(st.text(max_size=30), max_size=4)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(texts=TEXTS, level=st.sampled_from(["character", "token"]), seed=st.integers(0, 99))
 def test_the_text_can_be_put_together_again(tokenizer: PackTokenizer, texts: list[str], level: str, seed: int) -> None:
     fim = prepared(tokenizer, level=level, rate=1, seed=seed)

@@ -25,7 +25,7 @@ def prepared(tokenizer: PackTokenizer, ends: Ends = ENDS, **options: object) -> 
     return objective
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     texts=st.lists(st.text(max_size=60), max_size=4),
     max_tokens=st.sampled_from([1, 7, 64]),

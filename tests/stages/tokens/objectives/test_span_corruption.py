@@ -36,7 +36,7 @@ def filled_in(inputs: list[int], target: list[int], sentinels: list[int]) -> lis
     return [token for place in inputs for token in spans.get(place, [place])]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     texts=st.lists(st.text(max_size=60), max_size=4),
     max_tokens=st.sampled_from([2, 7, 64]),
