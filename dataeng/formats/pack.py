@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from dataeng.errors import FormatError
 from dataeng.formats.atomic import write_json
 from dataeng.formats.megatron_index import idx_bytes, read_idx, token_dtype
-from dataeng.formats.parquet_tokens import GroupCache, ParquetTokens, document_offsets, open_parquet, unpacked
+from dataeng.formats.parquet_tokens import GroupCache, ParquetTokens, document_offsets, open_parquet
 
 __all__ = ["Pack", "PackManifest", "PackShard", "Shard", "ShardFile", "idx_bytes", "read_idx", "token_dtype"]
 
@@ -134,18 +134,6 @@ class PackShard:
                 f"{path} has {found} bytes; a mask of {expected} tokens needs {expected}. Rebuild the pack."
             )
         return np.memmap(path, dtype=np.uint8, mode="r") if expected else np.zeros(0, np.uint8)
-
-    def unpack(self, scratch: Path) -> None:
-        """Makes random reads of a shard in Parquet alone fast: its tokens are decoded once, into a file in ``scratch``.
-
-        Nothing happens where tokens are mapped already. The files are named after the shard's content, are shared by
-        whoever uses the folder, and may be deleted when nobody reads them any more.
-        """
-        name = self.shard.files["parquet"].sha256 if "parquet" in self.shard.files else ""
-        if isinstance(self.tokens, ParquetTokens):
-            self.tokens = unpacked(self.tokens, scratch / f"{name}.tokens")
-        if isinstance(self.mask, ParquetTokens):
-            self.mask = unpacked(self.mask, scratch / f"{name}.mask")
 
     def document(self, index: int) -> npt.NDArray[Any]:
         """Returns the tokens of one document, EOS included."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -17,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from dataeng.errors import FormatError
-from dataeng.formats.atomic import AtomicFile, commit_all
 from dataeng.formats.megatron_index import token_offsets
 
 if TYPE_CHECKING:
@@ -173,33 +171,6 @@ class ParquetTokens:
             )
         if found.value_type != pa.from_numpy_dtype(self.dtype):
             raise FormatError(f"{self.path}: '{self.column}' holds {found.value_type}, the pack {self.dtype}.")
-
-
-def unpacked(tokens: ParquetTokens, target: Path) -> npt.NDArray[Any]:
-    """Writes all tokens to a flat file, unless it is there, and returns them as a memory map.
-
-    For many windows at random of a pack that is larger than the cache, each of which would decode a row group.
-
-    Args:
-      target: the file; its name should say what is in it (the SHA-256 of the Parquet file), because only its size is
-        checked where it is there already. Processes may do this at the same time.
-    """
-    flat = tokens.dtype.newbyteorder("<")
-    if not len(tokens):
-        return np.zeros(0, tokens.dtype)
-    if not target.exists() or target.stat().st_size != len(tokens) * flat.itemsize:
-        file = AtomicFile(target)
-        try:
-            for number in range(len(tokens.group_starts) - 1):
-                group = tokens.group(number)
-                if len(group):
-                    file.write(np.ascontiguousarray(group, flat).data)
-            commit_all([file])
-        except BaseException:
-            with suppress(OSError):
-                file.discard()
-            raise
-    return np.memmap(target, flat, mode="r")
 
 
 def open_parquet(path: Path) -> pq.ParquetFile:

@@ -169,27 +169,3 @@ def test_all_kinds_of_files_together(tmp_path: Path) -> None:
     manifest = write_pack(tmp_path, DOCUMENTS, kinds=(*ALL, "mask"), masks=MASKS)
     assert [sorted(shard.files) for shard in manifest.shards] == [["bin", "docs", "idx", "mask", "parquet"]] * 2
     assert isinstance(Pack(tmp_path).shards[0].tokens, np.memmap) and verify_pack(tmp_path) == []
-
-
-@pytest.mark.parametrize("dtype", ["uint16", "int32"])
-def test_parquet_can_be_unpacked_for_random_reads(tmp_path: Path, dtype: str) -> None:
-    write_pack(tmp_path / "pack", [*DOCUMENTS, []], dtype, ("parquet",), [*MASKS, []])
-    scratch = tmp_path / "scratch"
-    for _ in range(2):  # the second time the files are there
-        for shard, documents, masks in zip(Pack(tmp_path / "pack").shards, [*DOCUMENTS, []], [*MASKS, []], strict=True):
-            shard.unpack(scratch)
-            assert isinstance(shard.tokens, np.ndarray) and shard.tokens.dtype == np.dtype(dtype)
-            assert shard.tokens.tolist() == [token for document in documents for token in document]
-            assert shard.mask is not None and shard.mask[:].tolist() == [one for mask in masks for one in mask]
-        files = sorted(scratch.iterdir())
-        assert len(files) == 4  # an empty shard needs none
-    inode = files[0].stat().st_ino
-    files[0].write_bytes(files[0].read_bytes()[:-1])  # of another process that was stopped half way, on a bad disk
-    for shard in Pack(tmp_path / "pack").shards:
-        shard.unpack(scratch)
-    assert files[0].stat().st_ino != inode
-    write_pack(tmp_path / "binary", DOCUMENTS)
-    binary = Pack(tmp_path / "binary").shards[0]
-    tokens = binary.tokens
-    binary.unpack(tmp_path / "none")
-    assert binary.tokens is tokens and not (tmp_path / "none").exists()
