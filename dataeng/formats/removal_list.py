@@ -13,7 +13,7 @@ from pathlib import Path
 
 import polars as pl
 
-from dataeng.errors import FormatError
+from dataeng.errors import ConfigError, FormatError
 from dataeng.formats.atomic import write_bytes
 
 LIST_NAME = "removals.parquet"
@@ -84,7 +84,13 @@ class RemovalList:
 
 
 def removal_list(ids: list[str], hosts: list[str], reason: str, added: str) -> RemovalList:
-    """Makes a list of ids and hosts; a host that begins with ``*.`` or ``.`` stands for all those below it, too."""
+    """Makes a list of ids and hosts; a host that begins with ``*.`` or ``.`` stands for all those below it, too.
+
+    Raises:
+      ConfigError: a host is empty.
+    """
+    if nameless := [host for host in hosts if not plain_host(host)]:
+        raise ConfigError(f"'{nameless[0]}' is no host.")
     rows = [("id", value) for value in ids]
     rows += [("domain" if host.startswith(("*.", ".")) else "host", plain_host(host)) for host in hosts]
     entries = pl.DataFrame(

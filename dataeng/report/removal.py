@@ -16,7 +16,7 @@ from dataeng.errors import ConfigError, InputError
 from dataeng.report.visible import visible
 
 FILE_SUFFIXES = (".txt", ".csv", ".parquet")
-HOST = re.compile(r"(?:\*?\.)?[^\s/:@*]+")
+HOST = re.compile(r"(?:\*?\.)?[^\s/:@*.][^\s/:@*]*|[0-9a-f]*:[0-9a-f]*:[0-9a-f:.]*", re.IGNORECASE)  # or IPv6
 NAMES_SHOWN = 5
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataeng.errors import FormatError
+from dataeng.errors import ConfigError, FormatError
 from dataeng.formats.removal_list import COLUMNS, LIST_NAME, RemovalList, load_removals, plain_host, removal_list
 
 
@@ -63,7 +63,7 @@ names = st.text("ab.", max_size=6) | st.sampled_from(["a.b", "b.a.b", "a", "b"])
 @settings(max_examples=80, deadline=None)
 @given(
     st.lists(st.sampled_from("0123456789"), max_size=3),
-    st.lists(names.map(lambda name: name or "a") | names.map(lambda name: f"*.{name or 'b'}"), max_size=4),
+    st.lists((names | names.map("*.{}".format)).filter(plain_host), max_size=4),
     st.lists(st.tuples(st.sampled_from("0123456789"), st.none() | names), max_size=12),
 )
 def test_matches_are_those_of_the_obvious_way(
@@ -74,6 +74,12 @@ def test_matches_are_those_of_the_obvious_way(
     assert matched(listed, documents) == expected
     frame = listed.matches(*(pl.Series([d[i] for d in documents], dtype=pl.String) for i in (0, 1)))
     assert frame.get_column("reason").to_list() == ["asked" if found else None for found in expected]
+
+
+@pytest.mark.parametrize("host", ["", ".", "*.", " . "])
+def test_no_entry_stands_for_documents_without_a_host(host: str) -> None:
+    with pytest.raises(ConfigError, match=r"'.*' is no host"):
+        removal_list([], ["a.example", host], "", "")
 
 
 def test_the_reason_is_that_of_the_entry() -> None:

@@ -27,12 +27,15 @@ def test_values_and_files_of_values(tmp_path: Path) -> None:
     )  # fmt: skip
     assert read_values(["a1", str(tmp_path / "list"), " b2 "], "id") == ["a1", "1", "2", "b2"]
     assert read_values([str(tmp_path / "only.csv")], "id") == ["123", "456"]  # as written, not as numbers
+    assert read_values(["::1", "2001:DB8::7"], "host") == ["::1", "2001:DB8::7"]
     assert read_values(["www.a.example", "*.b.example", ".c.example", "bücher.example"], "host") == [
         "www.a.example", "*.b.example", ".c.example", "bücher.example"
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("wrong", ["https://a.example", "a.example/x", "a.example:80", "a b", "*", "*.", "a.*.example"])
+@pytest.mark.parametrize(
+    "wrong", ["https://a.example", "a.example/x", "a.example:80", "a b", "*", "*.", ".", "..", "a.*.example"]
+)
 def test_hosts_that_are_none(wrong: str) -> None:
     with pytest.raises(ConfigError, match=r"is no host; expected|there is no such file"):
         read_values([wrong], "host")
