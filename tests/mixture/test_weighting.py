@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from dataeng.errors import ConfigError
 from dataeng.formats.mixture import MixtureStage, Policy
 from dataeng.mixture.weighting import WantedStage, mean_weights, policy_weights, schedule_stages
+from tests.formats.test_mixture import manifest
 
 TOKENS = {"code": 100, "qa": 10, "web": 900}
 NATURAL = Policy(name="natural")
@@ -77,8 +78,6 @@ def test_wrong_stages_are_named(stages: list[WantedStage], message: str) -> None
 
 @given(st.lists(st.tuples(st.integers(1, 20), st.lists(st.floats(0.01, 1), min_size=3, max_size=3)), min_size=1))
 def test_any_stages_make_a_manifest_s_weights(rows: list[tuple[int, list[float]]]) -> None:
-    from tests.formats.test_mixture import manifest
-
     total, ends = sum(length for length, _ in rows), []
     for length, _ in rows:
         ends.append((ends[-1] if ends else 0) + length)
