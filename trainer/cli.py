@@ -1,4 +1,4 @@
-"""``trainer --mixture manifests/mix.json``, ``trainer export``: the only module here that prints and exits."""
+"""``trainer --mixture manifests/mix.json``, ``trainer report``, ``trainer export``: only this module prints and exits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 from dataeng.errors import ConfigError, DataengError
 from dataeng.formats.reweighting import Method
 from dataeng.packing.rows import METHODS
-from trainer.config import Decay, OptimizerName, Options, Schedule, TrainConfig, derive_config
+from trainer.config import Decay, OnSpike, OptimizerName, Options, Schedule, TrainConfig, derive_config
 from trainer.presets import MATRICES, PRESETS, RopeKind
 
 if TYPE_CHECKING:
@@ -104,6 +104,19 @@ def train(
     resume_from: Annotated[int | None, typer.Option(help="Go back to the checkpoint of this step.")] = None,
     checkpoint_every: Annotated[int | None, typer.Option(help="Steps. Default: a quarter of the run.")] = None,
     keep_checkpoints: Annotated[int, typer.Option(help="How many checkpoints stay.")] = 2,
+    accumulate: Annotated[int, typer.Option(help="Parts that a step's batch is computed in, to save memory.")] = 1,
+    on_spike: Annotated[
+        str, typer.Option(help=f"What a step that does harm leads to: {', '.join(get_args(OnSpike))}.")
+    ] = "skip",
+    spike_threshold: Annotated[
+        float, typer.Option(help="A loss or gradient so many robust deviations above its median is a spike.")
+    ] = 6.0,
+    background_checkpoints: Annotated[
+        bool, typer.Option("--background-checkpoints", help="Write checkpoints while training goes on.")
+    ] = False,
+    log: Annotated[
+        list[str] | None, typer.Option(help="Log to tensorboard, wandb or mlflow, too; may be given several times.")
+    ] = None,
     verify_packs: Annotated[
         bool | None,
         typer.Option(
@@ -143,6 +156,10 @@ def train(
         keep_checkpoints=keep_checkpoints,
         verify_packs=verify_packs,
         document_mask=document_mask,
+        accumulate=accumulate,
+        on_spike=on_spike,
+        spike_threshold=spike_threshold,
+        background_checkpoints=background_checkpoints,
         init_from=init_from,
         lora=lora,
         lora_alpha=lora_alpha,
@@ -154,7 +171,20 @@ def train(
         recompute_every=recompute_every,
     )
     with _errors_shown():
-        _run(options)
+        _run(options, log or [])
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="A training run's folder.")],
+    to: Annotated[Path | None, typer.Option(help="The file to write. Default: <run>/report.html.")] = None,
+) -> None:
+    """Write curves, tables and incidents of a run as one HTML file."""
+    with _errors_shown():
+        from trainer.report import write_report
+
+        path = write_report(run, to)
+        Console().print(f"wrote {path}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -188,7 +218,7 @@ def _errors_shown() -> Iterator[None]:
         raise typer.Exit(1) from None
 
 
-def _run(options: Options) -> None:
+def _run(options: Options, trackers: list[str]) -> None:
     """Trains and shows the result; exits with 130 when a signal stopped the run."""
     from dataeng.formats.mixture import load_mixture
 
@@ -200,10 +230,13 @@ def _run(options: Options) -> None:
         from trainer.loop import train as run_training
     except ModuleNotFoundError as error:
         raise ConfigError(f"training needs '{error.name}': pip install 'dataeng[trainer]'.") from error
+    from trainer.config import as_json
     from trainer.progress import LiveWatcher, PlainWatcher
+    from trainer.trackers import TrackedWatcher
 
     console = Console()
-    report = run_training(config, manifest, LiveWatcher(console) if console.is_terminal else PlainWatcher(console))
+    watcher = LiveWatcher(console) if console.is_terminal else PlainWatcher(console)
+    report = run_training(config, manifest, TrackedWatcher(watcher, trackers, config.out, as_json(config)))
     _show(console, report, config)
     if report.step < report.num_steps:
         raise typer.Exit(130)

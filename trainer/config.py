@@ -25,6 +25,7 @@ from trainer.presets import MATRICES, PRESETS, LoraConfig, ModelConfig
 Normalization = Literal["planned", "batch"]
 OptimizerName = Literal["adamw", "adafactor", "lion", "muon"]
 Schedule = Literal["wsd", "cosine", "linear", "constant"]
+OnSpike = Literal["skip", "roll-back", "stop"]
 Decay = Literal["linear", "cosine", "1-sqrt", "exponential"]
 
 
@@ -96,6 +97,10 @@ class Options:
     decay_steps: int | None = None
     batch_ramp: tuple[int, int] | None = None
     document_mask: bool = True
+    accumulate: int = 1
+    on_spike: str = "skip"
+    spike_threshold: float = 6.0
+    background_checkpoints: bool = False
     init_from: Path | None = None
     rope_theta: float | None = None
     rope_scaling: str | None = None
@@ -134,6 +139,10 @@ class TrainConfig:
     keep_checkpoints: int
     verify_packs: bool | None
     document_mask: bool
+    accumulate: int
+    on_spike: OnSpike
+    spike_threshold: float
+    background_checkpoints: bool
     init_from: Path | None
     init_from_sha256: str | None
     recompute_every: int
@@ -196,6 +205,10 @@ def derive_config(options: Options, manifest: MixtureManifest) -> TrainConfig:
         keep_checkpoints=options.keep_checkpoints,
         verify_packs=options.verify_packs,
         document_mask=options.document_mask,
+        accumulate=options.accumulate,
+        on_spike=_choice("--on-spike", options.on_spike, OnSpike),
+        spike_threshold=options.spike_threshold,
+        background_checkpoints=options.background_checkpoints,
         init_from=options.init_from,
         init_from_sha256=None if options.init_from is None else fingerprint(options.init_from),
         recompute_every=options.recompute_every,
@@ -209,6 +222,7 @@ def _check_ranges(
     for name, value in {
         "--steps": options.steps,
         "--batch-size": batch_size,
+        "--accumulate": options.accumulate,
         "--sequence-length": sequence_length,
         "--checkpoint-every": checkpoint_every,
         "--keep-checkpoints": options.keep_checkpoints,
@@ -292,6 +306,9 @@ def identity(config: TrainConfig, manifest: MixtureManifest, pack_hashes: dict[s
         "sequence_length": config.sequence_length,
         "packing": config.packing,
         "document_mask": config.document_mask,
+        "accumulate": config.accumulate,
+        "on_spike": config.on_spike,
+        "spike_threshold": config.spike_threshold,
         "seed": config.seed,
         "tokenizer_sha256": manifest.tokenizer_sha256,
         "init_from_sha256": config.init_from_sha256,

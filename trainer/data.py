@@ -78,6 +78,11 @@ class MixtureRows:
             name: [sha256_file(pack.folder / MANIFEST_NAME) for pack in packs] for name, packs in self.packs.items()
         }
 
+    def bytes_per_token(self) -> Floats:
+        """Returns, by domain, how many bytes of text a token stands for."""
+        manifests = [[pack.manifest for pack in packs] for packs in self.packs.values()]
+        return np.array([sum(m.text_bytes for m in ms) / sum(m.num_tokens for m in ms) for ms in manifests])
+
     def verify(self, always: bool | None = None) -> None:
         """Compares the SHA-256 of the files that are read with ``pack.json``; raises `FormatError` naming the file.
 
@@ -106,6 +111,11 @@ class MixtureRows:
         waste = [table.waste for table in self.tables]
         tokens_per_row = np.array([(w.num_slots - w.padding) / w.num_rows for w in waste])
         shares = np.asarray(weights, np.float64) / tokens_per_row
+        return np.asarray(shares / shares.sum())
+
+    def row_shares_for_labels(self, label_shares: Floats) -> Floats:
+        """Returns the shares of rows that give the domains these shares of labels; the inverse of `label_shares`."""
+        shares = np.asarray(label_shares) * np.array(self.num_rows) / np.array(self.num_labels)
         return np.asarray(shares / shares.sum())
 
     def label_shares(self, row_shares: Sequence[float] | Floats) -> Floats:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from dataeng.errors import DataengError
@@ -20,7 +22,7 @@ from dataeng.formats.atomic import fs, write_json
 from dataeng.formats.mixture import MixtureManifest
 from dataeng.mixture.reweighting import Controller
 from dataeng.packing import prepare
-from trainer.attention import documents_of
+from trainer.background import BackgroundSaver
 from trainer.checkpoint import (
     Checkpoint,
     CheckpointFolder,
@@ -32,18 +34,25 @@ from trainer.checkpoint import (
     random_state,
 )
 from trainer.config import TrainConfig, as_json, identity
-from trainer.cross_entropy import token_losses
 from trainer.data import MixtureRows
-from trainer.device import autocast, choose_device, reproducible, to_device
+from trainer.device import choose_device, reproducible
+from trainer.incidents import Incidents
 from trainer.initial import initial_model
 from trainer.learned import save_learned_mixture
-from trainer.loader import Loader
-from trainer.loss import domain_sums, loss_multipliers, weighted_loss
+from trainer.loader import Batch, Loader
+from trainer.loss import loss_multipliers
 from trainer.monitor import DomainRecord, DomainSummary, MetricsWriter, StepRecord
 from trainer.optim import build_optimizer
 from trainer.progress import Watcher
 from trainer.schedule import batch_size_at, is_decaying, learning_rate_factor, total_rows
 from trainer.session import StopRequest, held
+from trainer.spikes import Spike, SpikeDetector
+from trainer.step import Forward, Sums, accumulate, label_counts
+
+Floats = npt.NDArray[np.float64]
+
+MAX_ROLLBACKS = 3
+MAX_SPIKES_IN_A_ROW = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,14 +81,18 @@ def train(config: TrainConfig, manifest: MixtureManifest, watcher: Watcher) -> T
         watcher.begin(first_step, config.num_steps)
         step = first_step - 1
         try:
-            for step in range(first_step, config.num_steps + 1):
-                record = run.train_step(step)
+            while step < config.num_steps and not stop.requested:
+                step += 1
+                try:
+                    record = run.train_step(step, watcher)
+                except RollBack:
+                    step = run.roll_back(watcher)
+                    continue
                 run.metrics.add(record)
                 watcher.step(record)
                 if step % config.checkpoint_every == 0 or step == config.num_steps or stop.requested:
                     run.save(step)
-                if stop.requested:
-                    break
+            run.saver.close()
         except OSError as error:
             message = f"cannot write to {config.out}: {error.strerror or error}; {run.last_checkpoint()}."
             with contextlib.suppress(OSError):  # the disk that failed just now may fail again; the error below says so
@@ -102,8 +115,12 @@ def train(config: TrainConfig, manifest: MixtureManifest, watcher: Watcher) -> T
     )
 
 
+class RollBack(Exception):  # noqa: N818 - a way to go, not a fault
+    """A step did harm, and the run goes on from its last checkpoint."""
+
+
 class _Run:
-    """The parts of one run and the two things done with them: a step, and saving."""
+    """The parts of one run and what is done with them: a step, saving, going back."""
 
     def __init__(self, config: TrainConfig, manifest: MixtureManifest) -> None:
         self.config = config
@@ -119,7 +136,18 @@ class _Run:
             pinned=self.device.type == "cuda",
         )
         self.stage_shares = [rows.label_shares(stage.shares) for stage in stages]
-        self.controller = Controller(config.reweighting, self.stage_shares[0])
+        domains = manifest.domains.values()
+        self.controller = Controller(
+            config.reweighting,
+            self.stage_shares[0],
+            names=rows.names,
+            reweighted=np.array([domain.reweighted for domain in domains]),
+            bytes_per_token=rows.bytes_per_token(),
+        )
+        self.spikes = SpikeDetector(config.spike_threshold)
+        self.incidents = Incidents(config.out, rows)
+        self.not_taken: set[int] = set()  # steps whose rows are left out after going back
+        self.num_rollbacks = self.num_spikes_in_a_row = 0
         torch.manual_seed(config.seed)  # the model has no dropout; whatever draws at random later starts from here
         self.model = initial_model(config, self.device)
         self.optimizer = build_optimizer(self.model, config.optimizer)
@@ -129,74 +157,152 @@ class _Run:
             identity(config, manifest, self.rows.pack_hashes()),
             config.keep_checkpoints,
         )
+        self.saver = BackgroundSaver(self.checkpoints, save_now=not config.background_checkpoints)
 
-    def train_step(self, step: int) -> StepRecord:
-        """Runs one optimizer step and returns what was measured, losses taken before the update."""
+    def train_step(self, step: int, watcher: Watcher) -> StepRecord:
+        """Runs one optimizer step and returns what was measured, losses taken before the update.
+
+        Raises `RollBack` for a step that did harm when the run is to go back, and `DataengError` when it is to end.
+        """
         config, started = self.config, time.monotonic()
         self.controller.shares = self.stage_shares[self.sampler.stage]
+        drawn_shares = self.rows.label_shares(self.sampler.shares)
         batch = self.loader.next(step)
-        tokens_bt = batch.tokens_bt.to(self.device, non_blocking=True).long()
-        is_label_n = batch.labels_bt.to(self.device, non_blocking=True).flatten()
-        domains_n = to_device(batch.domains_b, self.device).repeat_interleave(config.sequence_length)
-        documents = documents_of(batch.documents_bt[:, :-1], self.device) if config.document_mask else None
-        with autocast(self.device):
-            hidden_btd = self.model(tokens_bt[:, :-1], documents)
-            losses_n = token_losses(
-                hidden_btd.flatten(0, 1), self.model.output_weight, tokens_bt[:, 1:].flatten(), config.loss.chunk_tokens
-            )
-        loss_sums, token_counts = domain_sums(losses_n, domains_n, len(self.rows.names), is_label_n)
-        self._check_finite(step, loss_sums.tolist())  # before the controller remembers them
-        decaying = is_decaying(step, config.num_steps, config.schedule)
-        weights = self.controller.update(
-            loss_sums, token_counts, frozen=decaying and config.reweighting.freeze_in_decay
-        )
-        multipliers = loss_multipliers(
-            weights,
-            self.controller.shares,
-            token_counts,
-            config.loss.normalization,
-            config.loss.max_multiplier if config.reweighting.method != "none" else math.inf,
-        )
-        loss = weighted_loss(losses_n, domains_n, multipliers, is_label_n)
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.optimizer.max_gradient_norm)
-        factor = learning_rate_factor(step, config.num_steps, config.schedule)
+        sums, weighted, multipliers, spike = self._gradient(step, batch, drawn_shares)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.optimizer.max_gradient_norm))
+        if step in self.not_taken:
+            spike = None
+        elif spike is None:
+            spike = self.spikes.judge(step, sums.mean_loss, norm)
+        factor = learning_rate_factor(step, config.num_steps, config.schedule) * 0.5**self.num_rollbacks
         learning_rate = config.optimizer.learning_rate * factor
         self.optimizer.set_learning_rate(learning_rate)
-        gradient_norm = float(norm)
-        self._check_finite(step, loss_sums.tolist(), gradient_norm)
-        self.optimizer.step()
-        epochs = self.sampler.epochs()
+        if spike is not None:
+            self._stumble(spike, batch, sums, watcher)
+        elif step not in self.not_taken:
+            self.num_spikes_in_a_row = 0
+            self.optimizer.step()
+        self._feed_back()
+        return self._record(
+            step, sums, weighted, norm, learning_rate, multipliers, drawn_shares, time.monotonic() - started
+        )
+
+    def _gradient(self, step: int, batch: Batch, drawn_shares: Floats) -> tuple[Sums, float, Floats, Spike | None]:
+        """Computes the gradient; returns the step's sums, its weighted loss, the multipliers, and what is wrong.
+
+        In one piece, the weights follow from the step's own losses; in several, from those of the step before. Losses
+        that are not finite never reach the controller.
+        """
+        config, device, num_domains = self.config, self.device, len(self.rows.names)
+        if config.accumulate == 1:
+            forward = Forward(self.model, batch, config, device, num_domains)
+            sums = forward.sums()
+            spike = self._not_finite(step, sums)
+            if spike is None:
+                self._update_weights(step, sums)
+            multipliers = self._multipliers(sums.tokens, drawn_shares)
+            weighted = forward.backward(multipliers) if spike is None else math.nan
+            return sums, weighted, multipliers, spike
+        multipliers = self._multipliers(label_counts(batch, num_domains), drawn_shares)
+        sums, weighted = accumulate(self.model, batch, config, device, multipliers)
+        spike = self._not_finite(step, sums)
+        if spike is None:
+            self._update_weights(step, sums)
+        return sums, weighted, multipliers, spike
+
+    def _not_finite(self, step: int, sums: Sums) -> Spike | None:
+        names = zip(self.rows.names, sums.losses.tolist(), strict=True)
+        bad = [name for name, total in names if not math.isfinite(total)]
+        return Spike(step, f"the loss of {', '.join(bad)}", math.nan, math.inf) if bad else None
+
+    def _update_weights(self, step: int, sums: Sums) -> None:
+        if step in self.not_taken:
+            return
+        config = self.config
+        decaying = is_decaying(step, config.num_steps, config.schedule)
+        frozen = decaying and config.reweighting.freeze_in_decay
+        self.controller.update(sums.losses, sums.tokens, sums.squares, frozen=frozen)
+
+    def _multipliers(self, token_counts: Floats, drawn_shares: Floats) -> Floats:
+        """Returns what the domains' losses are multiplied by, so that the objective is Σ weight · loss."""
+        reweighting, loss = self.config.reweighting, self.config.loss
+        if reweighting.feedback == "sampling":
+            return np.ones(len(token_counts))
+        cap = loss.max_multiplier if reweighting.method != "none" else math.inf
+        return loss_multipliers(self.controller.weights, drawn_shares, token_counts, loss.normalization, cap)
+
+    def _feed_back(self) -> None:
+        """Lets the shares of rows follow the weights, where the manifest says so."""
+        if self.config.reweighting.feedback == "loss" or self.config.reweighting.method == "none":
+            return
+        shares = self.rows.row_shares_for_labels(self.controller.weights)
+        if not np.allclose(shares, self.sampler.shares, rtol=1e-6, atol=1e-9):
+            self.loader.set_shares(shares.tolist())
+
+    def _stumble(self, spike: Spike, batch: Batch, sums: Sums, watcher: Watcher) -> None:
+        """Writes down a step that is not taken, and says what follows; see `RollBack`."""
+        config = self.config
+        self.num_spikes_in_a_row += 1
+        back = config.on_spike == "roll-back" and self.num_rollbacks < MAX_ROLLBACKS and self.checkpoints.steps()
+        ends = config.on_spike == "stop" or self.num_spikes_in_a_row > MAX_SPIKES_IN_A_ROW
+        action = "ended the run" if ends else "went back to the last checkpoint" if back else "left the step out"
+        found = self.incidents.add(spike, action, batch, sums.row_losses)
+        if ends:
+            raise DataengError(
+                f"{spike}; no update was made, {self.last_checkpoint()}. {found} documents of its rows are in "
+                f"{self.incidents.documents}. A lower --learning-rate usually helps (it is "
+                f"{config.optimizer.learning_rate:g})."
+            )
+        watcher.note(f"{spike}: {action}; {found} documents in {self.incidents.documents}")
+        if back:
+            self.not_taken.add(spike.step)
+            raise RollBack
+
+    def roll_back(self, watcher: Watcher) -> int:
+        """Restores the last checkpoint, at half the learning rate; returns its step. What was not taken stays out."""
+        not_taken, num_rollbacks = self.not_taken, self.num_rollbacks + 1
+        self.saver.wait()
+        checkpoint = self.checkpoints.load()
+        assert checkpoint is not None, "looked for before"
+        self._restore(checkpoint)
+        self.not_taken, self.num_rollbacks = not_taken | self.not_taken, num_rollbacks
+        self.metrics.pending.clear()
+        watcher.note(f"going on after step {checkpoint.step} at {0.5**num_rollbacks:g} of the learning rate")
+        return checkpoint.step
+
+    def _record(
+        self,
+        step: int,
+        sums: Sums,
+        weighted: float,
+        norm: float,
+        learning_rate: float,
+        multipliers: Floats,
+        drawn_shares: Floats,
+        seconds: float,
+    ) -> StepRecord:
+        epochs, weights = self.sampler.epochs(), self.controller.weights
         return StepRecord(
             step=step,
-            loss=float(loss_sums.sum() / max(1.0, token_counts.sum())),
-            weighted_loss=float(loss.detach()),
-            gradient_norm=gradient_norm,
+            loss=sums.mean_loss,
+            weighted_loss=weighted,
+            gradient_norm=norm,
             learning_rate=learning_rate,
-            seconds=time.monotonic() - started,
+            seconds=seconds,
             domains=[
                 DomainRecord(
                     domain=name,
-                    loss=float(loss_sums[i] / token_counts[i]) if token_counts[i] else None,
+                    loss=float(sums.losses[i] / sums.tokens[i]) if sums.tokens[i] else None,
                     weight=float(weights[i]),
                     multiplier=float(multipliers[i]),
-                    share=float(self.controller.shares[i]),
-                    tokens=int(token_counts[i]),
+                    share=float(drawn_shares[i]),
+                    tokens=int(sums.tokens[i]),
                     epochs=epochs[i],
                 )
                 for i, name in enumerate(self.rows.names)
             ],
         )
-
-    def _check_finite(self, step: int, loss_sums: list[float], gradient_norm: float = 0.0) -> None:
-        bad = [name for name, total in zip(self.rows.names, loss_sums, strict=True) if not math.isfinite(total)]
-        if bad or not math.isfinite(gradient_norm):
-            what = f"the loss of {', '.join(bad)}" if bad else "the gradient"
-            raise DataengError(
-                f"{what} is not finite in step {step}; no update was made, {self.last_checkpoint()}. A lower "
-                f"--learning-rate usually helps (it is {self.config.optimizer.learning_rate:g})."
-            )
 
     def last_checkpoint(self) -> str:
         """Says what a run that ends now can go on from."""
@@ -207,12 +313,15 @@ class _Run:
         """Commits the metrics up to ``step``, then the checkpoint that covers them."""
         self.metrics.flush()
         rng_tensors, rng_state = random_state()
-        self.checkpoints.save(
+        self.saver.save(
             step,
             {"model": model_tensors(self.model), "optimizer": optimizer_tensors(self.optimizer), "rng": rng_tensors},
             {
                 "sampler": self.loader.state(),
                 "controller": self.controller.state(),
+                "spikes": self.spikes.state(),
+                "not_taken": sorted(self.not_taken),
+                "num_rollbacks": self.num_rollbacks,
                 "random": rng_state,
                 "environment": self._environment(),
             },
@@ -239,6 +348,7 @@ class _Run:
         if done < config.num_steps and self._described() and learned.resolve() != config.mixture.resolve():
             fs.remove(learned)
         self.metrics.discard_after(done)
+        self.incidents.discard_after(done)
         self.checkpoints.discard_after(done)
         return done + 1
 
@@ -251,6 +361,9 @@ class _Run:
         load_optimizer_tensors(self.optimizer, checkpoint.tensors["optimizer"])
         self.loader.load_state(checkpoint.state["sampler"])
         self.controller.load_state(checkpoint.state["controller"])
+        self.spikes.load_state(checkpoint.state["spikes"])
+        self.not_taken = set(checkpoint.state["not_taken"])
+        self.num_rollbacks = int(checkpoint.state["num_rollbacks"])
         load_random_state(checkpoint.tensors["rng"], checkpoint.state["random"])
 
     def _environment(self) -> dict[str, Any]:

@@ -10,14 +10,18 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import trainer.loop
+import trainer.step
 from dataeng.errors import ConfigError, DataengError, FormatError, LeaseError
 from dataeng.formats import atomic
 from dataeng.formats.atomic import sha256_file
@@ -127,8 +131,8 @@ def test_packed_documents_are_trained_on_apart_and_resumed(
 ) -> None:
     """Only labels count, the model is told where documents are, and a stopped run goes on bit for bit."""
     seen: list[torch.Tensor] = []
-    real = trainer.loop.documents_of
-    monkeypatch.setattr("trainer.loop.documents_of", lambda index, device: seen.append(index) or real(index, device))
+    real = trainer.step.documents_of
+    monkeypatch.setattr("trainer.step.documents_of", lambda index, device: seen.append(index) or real(index, device))
     documents = [[i % 250] * (20 + i * 7 % 60) for i in range(40)]
     write_pack(tmp_path / "short", "short", [documents])
     tokens = sum(map(len, documents))
@@ -298,17 +302,123 @@ def test_two_trainers_do_not_share_a_folder(make_config: MakeConfig) -> None:
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = make_config(steps=6, checkpoint_every=2)
-    poisoned = Recorder(3, lambda: monkeypatch.setattr("trainer.loop.token_losses", lambda *a: real(*a) * float("nan")))
+    config = make_config(steps=6, checkpoint_every=2, on_spike="stop")
+    poisoned = Recorder(3, lambda: monkeypatch.setattr("trainer.step.token_losses", lambda *a: real(*a) * float("nan")))
     from trainer.cross_entropy import token_losses as real
 
     with pytest.raises(DataengError, match=r"loss of .*code.* is not finite in step 4.*checkpoint of step 2 is intact"):
         run(config, poisoned)
     assert json.loads((config.out / "training.json").read_text())["status"].startswith("failed: the loss of")
+    assert pl.read_parquet(config.out / "quarantine.parquet")["step"].unique().to_list() == [4]
     monkeypatch.undo()
     watcher = Recorder()
     run(config, watcher)
     assert watcher.steps == [3, 4, 5, 6]
+
+
+def poison(monkeypatch: pytest.MonkeyPatch, steps: int) -> Recorder:
+    """Makes the losses of one row infinite for ``steps`` steps, from the fourth on."""
+    from trainer.cross_entropy import token_losses as real
+
+    calls = 0
+
+    def losses(*arguments: Any) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        found = real(*arguments)
+        return torch.cat([found[:64] * float("inf"), found[64:]]) if calls <= steps else found
+
+    return Recorder(3, lambda: monkeypatch.setattr("trainer.step.token_losses", losses))
+
+
+def test_a_step_that_does_harm_is_left_out_and_its_documents_are_named(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(steps=6, checkpoint_every=2)
+    watcher = poison(monkeypatch, 1)
+    assert run(config, watcher).step == 6
+    (incident,) = (json.loads(line) for line in (config.out / "incidents.jsonl").read_text().splitlines())
+    assert (incident["step"], incident["action"]) == (4, "left the step out")
+    assert "is not finite in step 4" in incident["what"] and "inf" in map(str, incident["losses"].values())
+    documents = pl.read_parquet(config.out / "quarantine.parquet")
+    assert 1 <= len(documents) == incident["documents"] and documents["row_loss"].is_infinite().all()
+    assert documents["domain"].n_unique() == 1
+    # One row of 64 + 1 tokens: its documents lie side by side in one pack.
+    assert documents["document"].to_list() == list(range(documents["document"].min(), documents["document"].max() + 1))
+    assert all(
+        torch.isfinite(value).all()
+        for value in load_file(config.out / "checkpoints/step-00000006/model.safetensors").values()
+    )
+
+
+def test_the_weights_are_those_of_a_run_that_never_saw_the_step(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Going back: the same steps again, without the harmful one, at half the learning rate."""
+    config = make_config(steps=6, checkpoint_every=2, on_spike="roll-back")
+    watcher = poison(monkeypatch, 1)
+    assert run(config, watcher).step == 6
+    assert watcher.steps == [1, 2, 3, 3, 4, 5, 6]
+    rates = pl.read_parquet(config.out / "steps" / "*.parquet").sort("step")["learning_rate"].to_list()
+    monkeypatch.undo()
+    plain = make_config(steps=6, out=tmp_path / "plain")
+    run(plain)
+    expected = pl.read_parquet(plain.out / "steps" / "*.parquet").sort("step")["learning_rate"].to_list()
+    assert rates == pytest.approx([*expected[:2], *(rate / 2 for rate in expected[2:])])
+    (incident,) = (json.loads(line) for line in (config.out / "incidents.jsonl").read_text().splitlines())
+    assert incident["action"] == "went back to the last checkpoint"
+
+
+def test_a_run_in_which_nothing_goes_well_ends(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = make_config(steps=30, checkpoint_every=10)
+    with pytest.raises(DataengError, match=r"is not finite in step 14; no update was made, the checkpoint of step 10"):
+        run(config, poison(monkeypatch, 100))
+
+
+def test_parts_give_the_gradient_of_the_whole(make_config: MakeConfig, tmp_path: Path) -> None:
+    """Without reweighting, accumulation changes nothing but the order of sums; with it, weights are a step late."""
+    whole = make_config(steps=6, batch_size=6, reweighting="none")
+    parts = make_config(steps=6, batch_size=6, reweighting="none", accumulate=4, out=tmp_path / "parts")
+    run(whole)
+    run(parts)
+    first, second = (numbers(config.out)[0]["loss"].to_numpy() for config in (whole, parts))
+    np.testing.assert_allclose(first, second, rtol=1e-4)
+    late = make_config(steps=6, batch_size=6, accumulate=2, out=tmp_path / "late")
+    run(late)
+    metrics = numbers(late.out)[0]
+    for before, step in pairwise(range(3, 6)):
+        rows, earlier = metrics.filter(step=step), metrics.filter(step=before)
+        expected = earlier["weight"].to_numpy() / rows["share"].to_numpy()
+        np.testing.assert_allclose(rows["multiplier"].to_numpy(), np.minimum(expected, 4.0), rtol=1e-12)
+
+
+@pytest.mark.parametrize("feedback", ["sampling", "both"])
+def test_shares_follow_the_weights(make_config: MakeConfig, mixture: Path, feedback: str) -> None:
+    manifest = load_mixture(mixture)
+    changed = manifest.model_copy(
+        update={"reweighting": manifest.reweighting.model_copy(update={"feedback": feedback, "warmup_steps": 1})}
+    )
+    save_mixture(mixture, changed)
+    config = make_config(steps=12, batch_size=8)
+    run(config)
+    metrics = numbers(config.out)[0].sort("step", "domain")
+    shares = metrics["share"].to_numpy().reshape(12, 3)
+    weights = metrics["weight"].to_numpy().reshape(12, 3)
+    multipliers = metrics["multiplier"].to_numpy().reshape(12, 3)
+    # Decay begins with step 10, where weights freeze: what is drawn is what the step before asked for.
+    np.testing.assert_allclose(shares[2:], weights[1:-1], rtol=1e-6)
+    if feedback == "sampling":
+        assert (multipliers == 1).all()
+    else:
+        np.testing.assert_allclose(multipliers, np.minimum(weights / shares, 4.0), rtol=1e-6)
+
+
+def test_checkpoints_in_the_background_are_the_same(make_config: MakeConfig, tmp_path: Path) -> None:
+    first = make_config(steps=6, checkpoint_every=2)
+    second = make_config(steps=6, checkpoint_every=2, background_checkpoints=True, out=tmp_path / "second")
+    run(first)
+    run(second)
+    assert_same_run(second.out, first.out, 6)
 
 
 def test_a_full_disk_is_said_and_the_run_goes_on_later(
