@@ -1,4 +1,4 @@
-"""``trainer --mixture manifests/mix.json``, ``trainer report``, ``trainer export``: only this module prints and exits."""
+"""``trainer --mixture manifests/mix.json``, ``trainer report``, ``trainer export``: it alone prints and exits."""
 
 from __future__ import annotations
 
