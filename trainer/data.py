@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from dataeng.errors import ConfigError, FormatError
 from dataeng.formats.atomic import sha256_file
-from dataeng.formats.mixture import Domain, MixtureManifest
+from dataeng.formats.mixture import Domain, MixtureManifest, check_pack_hashes
 from dataeng.formats.pack import MANIFEST_NAME, Pack
 from dataeng.mixture.schedule import planned_stages, stage_ends, stages_of
 from dataeng.packing.order import document_order
@@ -188,4 +188,5 @@ def _open_packs(name: str, domain: Domain, manifest: MixtureManifest, manifest_p
                 f"the packs of domain '{name}' have changed: {field} is {found:,}, {manifest_path} expects "
                 f"{expected:,}. Run `dataeng mix` on the present packs."
             )
+    check_pack_hashes(name, domain, manifest_path)
     return packs

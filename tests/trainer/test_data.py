@@ -166,6 +166,10 @@ def test_packs_that_are_not_the_manifests_are_refused(write_pack: WritePack, tmp
     assert f"tokenizer_sha256 {'c' * 64}" in problem(["other"], 1, 10)
     assert "have changed: num_tokens is 10" in problem(["web"], 1, 11)
     assert "have changed: num_documents is 1" in problem(["web"], 2, 10)
+    pinned = manifest_of({"web": (["web"], 1, 10)})
+    pinned.domains["web"].pack_sha256 = ["0" * 64]
+    with pytest.raises(FormatError, match=r"web.pack\.json \(domain 'web'\) has SHA-256 .*the pack has changed"):
+        MixtureRows(pinned, path, 4)
     assert "is of domain 'web'" in problem(["web"], 1, 10, name="code")
     (tmp_path / "web" / "00000.bin").write_bytes(b"\1\0" * 9)
     assert "00000.bin has 18 bytes; its index describes 20" in problem(["web"], 1, 10)

@@ -77,7 +77,7 @@ def test_a_strong_prior_is_kept() -> None:
 
 
 def test_regmix_s_own_result() -> None:
-    """The notebook's optimum for Pile-CC's loss gives most of the weight to Pile-CC (0.87 in the paper)."""
+    """The notebook's optimum for Pile-CC's loss gives most of the weight to Pile-CC."""
     runs = read_runs(Path(__file__).parent / "regmix" / "train_1m.csv")
     options = FitOptions(method="regmix", importance={"pile_cc": 1.0}, num_simulations=5_000, num_best=32)
     fitted = fit_mixture(runs, options)
