@@ -45,7 +45,8 @@ def test_verify_exits_with_one_and_names_everything(call: Call, pack: Path, tmp_
     assert called.code == 1 and called.out == "" and "is no pack (pack.json)" in called.err
 
 
-def test_show(call: Call, pack: Path) -> None:
+def test_show(call: Call, pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     called = call("packs", "show", pack)
     assert called.code == 0 and "de 67%, en 33%" in called.out
 

@@ -95,7 +95,7 @@ def test_the_page_on_objectives_shows_what_its_example_prints(workplace: Path) -
                 (workplace / name[1]).write_text(block)
     lines = [line for block in blocks(page, "console") for line in block.splitlines()]
     commands = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
-    script = "\n".join(commands).replace("python ", f"{sys.executable} ")
+    script = "\n".join(commands).replace("python ", ".venv/bin/python ")
     printed = [line.strip() for line in shell(script, workplace).splitlines()]
     shown = [line for line in lines if not line.startswith("$ ")]
     assert len(shown) == 4 and [line for line in shown if line not in printed] == []

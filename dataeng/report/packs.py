@@ -143,9 +143,9 @@ def _misfits(
 def print_packs(console: Console, paths: Sequence[Path]) -> None:
     """Prints a table of packs: documents, tokens, bytes per token, type, files, masks, languages."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("pack", no_wrap=True)
+    table.add_column("pack", overflow="fold")
     for column in ("documents", "tokens", "bytes/token"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for column in ("type", "files", "trained on", "languages"):
         table.add_column(column, overflow="fold")
     table.add_column("revision", justify="right")

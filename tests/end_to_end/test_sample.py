@@ -84,7 +84,7 @@ def test_a_changed_parameter_is_named_and_only_its_dependents_would_run(run_dir:
     printed = dataeng("plan", PIPELINE, "--set", f"run={run_dir}", "--set", "train_tokenizer.vocab_size=4096")
     states = dict(re.findall(r"^(\S+) +\d+ tasks +\S+ +(.+)$", printed, re.MULTILINE))
     assert states["read"] == states["deduplicate_exact.apply"] == states["deduplicate_minhash.choose"] == "reuse"
-    assert "config: train_tokenizer.vocab_size 8192 → 4096" in states["deduplicate_minhash.apply"]
+    assert states["deduplicate_minhash.apply"] == "reuse"  # it draws the sample, whatever is trained on it
     assert "config: train_tokenizer.vocab_size 8192 → 4096" in states["train_tokenizer.train"]
     assert states["train_tokenizer.apply"].startswith("run 4")
 

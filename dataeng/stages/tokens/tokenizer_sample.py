@@ -108,7 +108,8 @@ def budgets(
         scale = remaining / sum(weights.values())
         full = [group for group, group_weight in weights.items() if sizes[group] <= scale * group_weight]
         for group in full or weights:
-            taken[group] = sizes[group] if full else int(scale * weights[group])
+            # Shares of a whole number may miss it by a rounding error, and a single group is to get all of it.
+            taken[group] = sizes[group] if full else int(scale * weights[group] + 1e-6)
         if not full:
             break
         for group in full:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from tokenizers import Tokenizer
@@ -65,6 +65,7 @@ texts = st.lists(st.lists(st.text("aé東", min_size=1, max_size=20), max_size=6
 
 @settings(max_examples=80, deadline=None)
 @given(texts, st.integers(1, 5), st.integers(1, 200), st.integers(0, 3))
+@example([["é", "aa", "aaaa東東", "aaaééééé東東", "aaaééé東東東東", "aaaaaéééééé東東東東東東東東東"]], 1, 1, 0)
 def test_sample_is_the_smallest_hashes_however_the_corpus_is_split(
     parts: list[list[str]], batch: int, limit: int, seed: int
 ) -> None:
