@@ -188,6 +188,26 @@ def report(
 
 
 @app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A run's folder, a checkpoint's, or a Hugging Face model's.")],
+    mixture: Annotated[Path, typer.Option(help="A mixture manifest of held-out packs.")],
+    before: Annotated[
+        Path | None, typer.Option(help="The model that this one was made from: what was learned, what forgotten?")
+    ] = None,
+    tokens: Annotated[int, typer.Option(help="Tokens to read of every domain.", min=1)] = 100_000,
+    sequence_length: Annotated[int, typer.Option(help="Tokens per row.", min=2)] = 512,
+    continuations: Annotated[int, typer.Option(help="Prompts of each domain to continue, scored.", min=0)] = 0,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N. Default: a GPU if there is one.")] = None,
+) -> None:
+    """Measure a model on held-out packs, domain by domain; with --before, what changed."""
+    with _errors_shown():
+        from trainer.evaluation import evaluate_model, print_evaluation
+
+        done = evaluate_model(model, mixture, before, tokens, sequence_length, continuations, device)
+        print_evaluation(Console(), done)
+
+
+@app.command()
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="A run's folder (its newest checkpoint), or one checkpoint's.")],
     to: Annotated[Path, typer.Option(help="New folder.")],

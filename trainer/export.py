@@ -30,6 +30,7 @@ from dataeng.formats.mixture import load_mixture
 from trainer.checkpoint import FORMAT, STATE_NAME
 from trainer.huggingface import CONFIG_NAME, fingerprint, to_huggingface
 from trainer.lora import lora_change, save_adapter
+from trainer.model import Decoder
 from trainer.presets import LoraConfig, ModelConfig, RopeScaling
 from trainer.tokenizer_files import TOKENIZER_NAME, PackTokenizer, tokenizer_of
 from trainer.weights import SINGLE_NAME, Weight, WeightFiles, decoder_shapes, huggingface_name, write_weights
@@ -208,6 +209,16 @@ def open_checkpoint(path: Path) -> Source:
         read=opened.get_tensor,
         names=frozenset(opened.keys()),
     )
+
+
+def model_of(source: Source) -> Decoder:
+    """Returns an opened checkpoint's model, adapters merged."""
+    read = _merged(source) if source.lora is not None else source.read
+    model = Decoder(source.model)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(read(name))
+    return model
 
 
 def _checkpoint_folder(path: Path) -> Path:
