@@ -124,7 +124,7 @@ def test_tokens_see_their_own_document_only_unless_told(
         asked.append(index_bt)
         return documents_of((torch.arange(64) // 32).expand(len(index_bt), -1), device)
 
-    monkeypatch.setattr("trainer.loop.documents_of", halves)
+    monkeypatch.setattr("trainer.step.documents_of", halves)
     masked, whole = (run(steps=1, document_mask=mask, out=tmp_path / str(mask)) for mask in (True, False))
     assert [index.shape for index in asked] == [(4, 64)]
     states = [newest_model(config).state_dict() for config in (masked, whole)]
