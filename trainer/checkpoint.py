@@ -27,6 +27,7 @@ from dataeng.errors import ConfigError, FormatError
 from dataeng.formats.atomic import AtomicFile, commit_all, fs, read_json, write_json
 from dataeng.formats.atomic import sha256_file as sha256_of
 from trainer.optim import Optimizers
+from trainer.parallel import shard_like
 
 FORMAT = "trainer checkpoint 2"
 OLD_FORMATS = ("trainer checkpoint 1",)  # 1: rows were planned one by one and had no padding
@@ -191,12 +192,22 @@ def load_optimizer_tensors(optimizers: Optimizers, tensors: Tensors) -> None:
         moments.setdefault(name, {})[moment] = value
     for part in optimizers.parts:
         state = part.state_dict()
-        known = {index: moments.pop(name) for name, index in _indexes(state).items() if name in moments}
+        held = dict(enumerate(p for group in part.param_groups for p in group["params"]))
+        known = {
+            index: {moment: _like(value, held[index]) for moment, value in moments.pop(name).items()}
+            for name, index in _indexes(state).items()
+            if name in moments
+        }
         part.load_state_dict({**state, "state": known})
     for name, left in moments.items():
         raise FormatError(
             f"the checkpoint's optimizer has '{next(iter(left))}.{name}', which is no weight of this model."
         )
+
+
+def _like(value: Tensor, parameter: Tensor) -> Tensor:
+    """Returns a moment as its weight is held, whole or a shard; one of another shape is whole everywhere."""
+    return shard_like(value, parameter) if value.shape == parameter.shape else value
 
 
 def _indexes(state: dict[str, Any]) -> dict[str, int]:
@@ -222,7 +233,7 @@ def load_model_tensors(model: nn.Module, tensors: Tensors) -> None:
                 f"{expected.get(name, 'absent')} in this one."
             )
     for name, value in held.items():
-        value.copy_(tensors[name])
+        value.copy_(shard_like(tensors[name], value))
 
 
 def random_state() -> tuple[Tensors, dict[str, Any]]:

@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 from dataeng.errors import ConfigError, DataengError
 from dataeng.formats.reweighting import Method
 from dataeng.packing.rows import METHODS
-from trainer.config import Decay, OnSpike, OptimizerName, Options, Schedule, TrainConfig, derive_config
+from trainer.config import Decay, OnSpike, OptimizerName, Options, Parallelism, Schedule, TrainConfig, derive_config
 from trainer.presets import MATRICES, PRESETS, RopeKind
 
 if TYPE_CHECKING:
@@ -100,6 +100,10 @@ def train(
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N. Default: a GPU if there is one.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads. Default: PyTorch's choice.")] = None,
     compile_model: Annotated[bool, typer.Option("--compile/--no-compile", help="Use torch.compile.")] = False,
+    parallel: Annotated[
+        str, typer.Option(help=f"With torchrun, how the model is spread: {', '.join(get_args(Parallelism))}.")
+    ] = "ddp",
+    replicas: Annotated[int, typer.Option(help="Groups of ranks that hold a whole model each, cut within them.")] = 1,
     resume: Annotated[bool, typer.Option(help="Go on from the newest checkpoint, or discard what is there.")] = True,
     resume_from: Annotated[int | None, typer.Option(help="Go back to the checkpoint of this step.")] = None,
     checkpoint_every: Annotated[int | None, typer.Option(help="Steps. Default: a quarter of the run.")] = None,
@@ -150,6 +154,8 @@ def train(
         device=device,
         threads=threads,
         compile=compile_model,
+        parallel=parallel,
+        replicas=replicas,
         resume=resume,
         resume_from=resume_from,
         checkpoint_every=checkpoint_every,
@@ -257,7 +263,8 @@ def _run(options: Options, trackers: list[str]) -> None:
     console = Console()
     watcher = LiveWatcher(console) if console.is_terminal else PlainWatcher(console)
     report = run_training(config, manifest, TrackedWatcher(watcher, trackers, config.out, as_json(config)))
-    _show(console, report, config)
+    if report.is_first:
+        _show(console, report, config)
     if report.step < report.num_steps:
         raise typer.Exit(130)
 

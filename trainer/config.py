@@ -26,6 +26,7 @@ Normalization = Literal["planned", "batch"]
 OptimizerName = Literal["adamw", "adafactor", "lion", "muon"]
 Schedule = Literal["wsd", "cosine", "linear", "constant"]
 OnSpike = Literal["skip", "roll-back", "stop"]
+Parallelism = Literal["ddp", "zero1", "zero2", "zero3"]
 Decay = Literal["linear", "cosine", "1-sqrt", "exponential"]
 
 
@@ -83,6 +84,8 @@ class Options:
     device: str | None = None
     threads: int | None = None
     compile: bool = False
+    parallel: str = "ddp"
+    replicas: int = 1
     resume: bool = True
     resume_from: int | None = None
     checkpoint_every: int | None = None
@@ -133,6 +136,8 @@ class TrainConfig:
     device: str | None
     threads: int | None
     compile: bool
+    parallel: Parallelism
+    replicas: int
     resume: bool
     resume_from: int | None
     checkpoint_every: int
@@ -199,6 +204,8 @@ def derive_config(options: Options, manifest: MixtureManifest) -> TrainConfig:
         device=options.device,
         threads=options.threads,
         compile=options.compile,
+        parallel=_choice("--parallel", options.parallel, Parallelism),
+        replicas=options.replicas,
         resume=options.resume,
         resume_from=options.resume_from,
         checkpoint_every=checkpoint_every,
@@ -223,6 +230,7 @@ def _check_ranges(
         "--steps": options.steps,
         "--batch-size": batch_size,
         "--accumulate": options.accumulate,
+        "--replicas": options.replicas,
         "--sequence-length": sequence_length,
         "--checkpoint-every": checkpoint_every,
         "--keep-checkpoints": options.keep_checkpoints,
@@ -298,7 +306,7 @@ def identity(config: TrainConfig, manifest: MixtureManifest, pack_hashes: dict[s
     """Returns, as one flat mapping, everything that decides the numbers of a run; a checkpoint fits only the same.
 
     ``pack_hashes`` holds, by domain, the SHA-256 of every ``pack.json``, and so of every token.
-    Paths, device, threads and how often to save are not in it: they may change between a run and its resumption.
+    Paths, device, threads, ranks and how often to save are not in it: they may change between a run and its resumption.
     """
     values: dict[str, Any] = {
         "steps": config.num_steps,

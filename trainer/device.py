@@ -28,7 +28,7 @@ def choose_device(name: str | None) -> torch.device:
 
 
 @contextlib.contextmanager
-def reproducible(config: TrainConfig) -> Iterator[None]:
+def reproducible(config: TrainConfig, device: torch.device) -> Iterator[None]:
     """On the CPU: only deterministic kernels, so that a resumed run repeats an unbroken one bit for bit."""
     before, fill, threads = (
         torch.are_deterministic_algorithms_enabled(),
@@ -37,7 +37,7 @@ def reproducible(config: TrainConfig) -> Iterator[None]:
     )
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    if choose_device(config.device).type == "cpu":
+    if device.type == "cpu":
         torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     try:

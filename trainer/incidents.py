@@ -16,14 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from dataeng.formats.atomic import write_bytes
 from dataeng.formats.pack_documents import document_rows
 from trainer.data import MixtureRows
-from trainer.loader import Batch
 from trainer.spikes import Spike
 from trainer.step import Floats
+
+Ints = npt.NDArray[np.int64]
 
 COLUMNS = ("id", "url", "host", "source", "source_offset", "language")
 #: Rows whose loss is so many robust deviations above the step's median are suspected; without any, all rows are.
@@ -48,13 +50,15 @@ class Incidents:
         self.rows = rows
         self.lines, self.documents = folder / "incidents.jsonl", folder / "quarantine.parquet"
 
-    def add(self, spike: Spike, action: str, batch: Batch, row_losses: Floats) -> int:
-        """Records an incident and returns how many documents are under suspicion."""
-        names, domains = self.rows.names, batch.domains_b.tolist()
-        documents = self._documents(spike.step, batch, row_losses)
+    def add(self, spike: Spike, action: str, domains: Ints, rows: Ints, row_losses: Floats) -> int:
+        """Records an incident and returns how many documents are under suspicion.
+
+        The step's rows of all ranks are given by domain, row of the domain and mean loss, [B] each.
+        """
+        documents = self._documents(spike.step, domains, rows, row_losses)
         by_domain = {
-            name: _plain(np.mean([row_losses[i] for i, domain in enumerate(domains) if domain == number]))
-            for number, name in enumerate(names)
+            name: _plain(np.mean(row_losses[domains == number]))
+            for number, name in enumerate(self.rows.names)
             if number in domains
         }
         line = {"step": spike.step, "what": str(spike), "action": action, "losses": by_domain}
@@ -69,10 +73,10 @@ class Incidents:
             kept = [line for line in lines if line["step"] <= step]
             self._write(kept, self._quarantine().filter(pl.col("step") <= step))
 
-    def _documents(self, step: int, batch: Batch, row_losses: Floats) -> pl.DataFrame:
+    def _documents(self, step: int, domains: Ints, rows_b: Ints, row_losses: Floats) -> pl.DataFrame:
         found: dict[tuple[int, Path, str, int], float] = {}
         for i in suspicious_rows(row_losses):
-            domain, row = int(batch.domains_b[i]), int(batch.rows_b[i])
+            domain, row = int(domains[i]), int(rows_b[i])
             for source in self.rows.sources(domain, row):
                 key = (domain, source.pack, source.shard, source.document)
                 found[key] = float(row_losses[i])

@@ -10,19 +10,18 @@ from trainer.model import Decoder
 from trainer.weights import load_weights
 
 
-def initial_model(config: TrainConfig, device: torch.device) -> Decoder:
-    """Returns the model before its first step, on ``device``, in float32.
+def initial_model(config: TrainConfig) -> Decoder:
+    """Returns the model before its first step, on the CPU, in float32: every device starts from the same weights.
 
     Raises `ConfigError` or `FormatError` where ``init_from`` does not fit.
     """
     if config.init_from is None:
         model = Decoder(config.model, config.recompute_every)
         model.initialize(config.seed)
-        model.to(device)
     else:
         with torch.device("meta"):
             model = Decoder(config.model, config.recompute_every)
-        model.to_empty(device=device)
+        model.to_empty(device="cpu")
         load_weights(model, config.init_from)
     if config.lora is not None:
         add_lora(model, config.lora, config.seed)

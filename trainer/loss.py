@@ -57,9 +57,19 @@ def loss_multipliers(
     return multipliers
 
 
-def weighted_loss(losses_n: Tensor, domains_n: Tensor, multipliers: Floats, is_label_n: Tensor | None = None) -> Tensor:
-    """Returns Σ m[domain] · loss / N as a scalar; no gradient flows into ``multipliers``. 0 without any label."""
+def weighted_loss(
+    losses_n: Tensor,
+    domains_n: Tensor,
+    multipliers: Floats,
+    is_label_n: Tensor | None = None,
+    num_labels: float | None = None,
+) -> Tensor:
+    """Returns Σ m[domain] · loss / N as a scalar; no gradient flows into ``multipliers``. 0 without any label.
+
+    N is ``num_labels``, or the number of these tokens that are labels.
+    """
     per_token = torch.from_numpy(multipliers).to(losses_n.device, losses_n.dtype)[domains_n]
     if is_label_n is None:
-        return (losses_n * per_token).sum() / losses_n.numel()
-    return (losses_n * per_token * is_label_n).sum() / is_label_n.sum().clamp(min=1)
+        is_label_n = torch.ones_like(losses_n)
+    count = is_label_n.sum() if num_labels is None else torch.tensor(num_labels, device=losses_n.device)
+    return (losses_n * per_token * is_label_n).sum() / count.clamp(min=1)

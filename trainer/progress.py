@@ -36,6 +36,27 @@ class Watcher(Protocol):
     ) -> None: ...
 
 
+class SilentWatcher:
+    """Says nothing: of several ranks the first alone speaks."""
+
+    def note(self, message: str) -> None:
+        return None
+
+    def begin(self, first_step: int, num_steps: int) -> None:
+        return None
+
+    def step(self, record: StepRecord) -> None:
+        return None
+
+    def __enter__(self) -> SilentWatcher:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        return None
+
+
 class PlainWatcher:
     """Lines, a few seconds apart: first and last step, and some in between."""
 

@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainer.attention import documents_of
 from trainer.config import TrainConfig
@@ -20,7 +20,7 @@ from trainer.cross_entropy import token_losses
 from trainer.device import autocast, to_device
 from trainer.loader import Batch
 from trainer.loss import domain_sums, weighted_loss
-from trainer.model import Decoder
+from trainer.parallel import SpreadModel
 
 Floats = npt.NDArray[np.float64]
 
@@ -52,22 +52,29 @@ class Sums:
         """The step's loss in nats per token; 0 without any label."""
         return float(self.losses.sum() / max(1.0, self.tokens.sum()))
 
+    def weighted_loss(self, multipliers: Floats) -> float:
+        """Returns the loss that is trained on; see `trainer.loss`."""
+        return float((multipliers * self.losses).sum() / max(1.0, self.tokens.sum()))
+
 
 class Forward:
-    """The losses of some rows, with what is needed for their gradient."""
+    """The losses of some rows, with what is needed for their gradient. ``model`` is called as `Decoder` is."""
 
     def __init__(
-        self, model: Decoder, batch: Batch, config: TrainConfig, device: torch.device, num_domains: int
+        self, model: nn.Module, batch: Batch, config: TrainConfig, device: torch.device, num_domains: int
     ) -> None:
         tokens_bt = batch.tokens_bt.to(device, non_blocking=True).long()
         self.is_label_n = batch.labels_bt.to(device, non_blocking=True).flatten()
         self.domains_n = to_device(batch.domains_b, device).repeat_interleave(config.sequence_length)
         documents = documents_of(batch.documents_bt[:, :-1], device) if config.document_mask else None
+        labels_n = tokens_bt[:, 1:].flatten()
+
+        def losses(hidden_btd: Tensor, output_weight: Tensor) -> Tensor:
+            return token_losses(hidden_btd.flatten(0, 1), output_weight, labels_n, config.loss.chunk_tokens)
+
         with autocast(device):
-            hidden_btd = model(tokens_bt[:, :-1], documents)
-            self.losses_n = token_losses(
-                hidden_btd.flatten(0, 1), model.output_weight, tokens_bt[:, 1:].flatten(), config.loss.chunk_tokens
-            )
+            # The loss is the model's last act: only so far are the weights of a sharded model whole.
+            self.losses_n: Tensor = model(tokens_bt[:, :-1], documents, losses)
         self.num_domains, self.num_rows = num_domains, len(tokens_bt)
 
     @torch.no_grad()
@@ -79,11 +86,13 @@ class Forward:
         totals_b = (self.losses_n.view(self.num_rows, -1).double() * counted_bt).sum(1)
         return Sums(losses, tokens, squares, (totals_b / counted_bt.sum(1).clamp(min=1)).cpu().numpy())
 
-    def backward(self, multipliers: Floats, part: float = 1.0) -> float:
-        """Adds ``part`` times the gradient of the weighted loss to the parameters'; returns that part of the loss."""
-        loss: Tensor = weighted_loss(self.losses_n, self.domains_n, multipliers, self.is_label_n) * part
+    def backward(self, multipliers: Floats, num_labels: float) -> None:
+        """Adds the gradient of Σ multiplier · loss / ``num_labels``, the labels of the whole step, to the parameters'.
+
+        Where gradients are averaged over ranks, ``num_labels`` is the labels of all, over the number of ranks.
+        """
+        loss = weighted_loss(self.losses_n, self.domains_n, multipliers, self.is_label_n, num_labels)
         loss.backward()  # type: ignore[no-untyped-call]
-        return float(loss.detach())
 
 
 def parts_of(batch: Batch, num_parts: int) -> list[Batch]:
@@ -100,20 +109,19 @@ def label_counts(batch: Batch, num_domains: int) -> Floats:
     return np.bincount(batch.domains_b.numpy(), weights=per_row, minlength=num_domains).astype(np.float64)
 
 
-def accumulate(
-    model: Decoder, batch: Batch, config: TrainConfig, device: torch.device, multipliers: Floats
-) -> tuple[Sums, float]:
-    """Computes a step's gradient in ``config.accumulate`` parts; returns its sums and its weighted loss.
+def accumulate(spread: SpreadModel, batch: Batch, config: TrainConfig, multipliers: Floats, num_labels: float) -> Sums:
+    """Computes a step's gradient in ``config.accumulate`` parts; returns this rank's sums.
 
-    Each part's loss is divided by the labels of the whole step, so that the gradient is that of one piece.
+    Each part's loss is divided by the labels of the whole step (see `Forward.backward`), so that the gradient is that
+    of one piece.
     """
-    counts = label_counts(batch, len(multipliers))
-    total, weighted = None, 0.0
-    for part in parts_of(batch, config.accumulate):
-        forward = Forward(model, part, config, device, len(multipliers))
-        share = float(label_counts(part, len(multipliers)).sum() / max(1.0, counts.sum()))
-        weighted += forward.backward(multipliers, share)
+    parts = parts_of(batch, config.accumulate)
+    total = None
+    for number, part in enumerate(parts, 1):
+        with spread.part(is_last=number == len(parts)):
+            forward = Forward(spread.forward, part, config, spread.ranks.device, len(multipliers))
+            forward.backward(multipliers, num_labels)
         sums = forward.sums()
         total = sums if total is None else total.plus(sums)
     assert total is not None, "a step has rows"
-    return total, weighted
+    return total

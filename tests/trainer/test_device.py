@@ -27,7 +27,7 @@ def test_what_is_not_there_is_refused(name: str) -> None:
 
 def test_reproducible_on_the_cpu_and_restored_after_an_error(make_config: MakeConfig) -> None:
     before = (torch.are_deterministic_algorithms_enabled(), torch.get_num_threads())
-    with pytest.raises(ZeroDivisionError), reproducible(make_config(threads=1)):
+    with pytest.raises(ZeroDivisionError), reproducible(make_config(threads=1), torch.device("cpu")):
         assert torch.are_deterministic_algorithms_enabled()
         assert torch.get_num_threads() == 1
         raise ZeroDivisionError

@@ -33,7 +33,6 @@ from trainer.tokenizer_files import check_same_tokenizer
 from trainer.weights import load_weights
 
 MakeConfig = Callable[..., TrainConfig]
-CPU = torch.device("cpu")
 TOKENS = torch.randint(256, (2, 24), generator=torch.Generator().manual_seed(1))
 
 
@@ -83,7 +82,7 @@ def run(make_config: MakeConfig, tokenizer_path: Path) -> Callable[..., TrainCon
 
 def newest_model(config: TrainConfig) -> Decoder:
     """The model of a run's last checkpoint."""
-    model = initial_model(config, CPU)
+    model = initial_model(config)
     newest = max((config.out / "checkpoints").glob("step-*"))
     load_model_tensors(model, safetensors.torch.load_file(newest / "model.safetensors"))
     return model
@@ -154,7 +153,7 @@ def test_pretraining_goes_on_from_an_export(run: Callable[..., TrainConfig], tmp
     second = run(init_from=tmp_path / "saved", out=tmp_path / "second", preset="small", sequence_length=32)
     assert second.model == config.model
     state = newest_model(config).state_dict()
-    assert all(torch.equal(value, state[name]) for name, value in initial_model(second, CPU).state_dict().items())
+    assert all(torch.equal(value, state[name]) for name, value in initial_model(second).state_dict().items())
     assert not torch.equal(newest_model(second).norm.weight, state["norm.weight"])
     # another model is another run
     weights = tmp_path / "saved" / "model.safetensors"
@@ -209,7 +208,7 @@ def test_what_does_not_fit_the_model_to_start_from(
 
     def refused(message: str, **options: Any) -> None:
         with pytest.raises(DataengError, match=message):
-            initial_model(make_config(**{"init_from": base, **options}), CPU)
+            initial_model(make_config(**{"init_from": base, **options}))
 
     refused("is longer than the 64 positions", sequence_length=65)
     extended = make_config(init_from=base, sequence_length=128, rope_scaling="yarn:2").model

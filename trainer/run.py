@@ -1,0 +1,326 @@
+"""One run's parts and what is done with them, in a straight line: rows → losses → weights → gradient → step."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from dataeng.errors import DataengError
+from dataeng.formats.atomic import fs, write_json
+from dataeng.formats.mixture import MixtureManifest
+from trainer.background import BackgroundSaver
+from trainer.checkpoint import (
+    Checkpoint,
+    CheckpointFolder,
+    load_model_tensors,
+    load_optimizer_tensors,
+    load_random_state,
+    model_tensors,
+    optimizer_tensors,
+    random_state,
+)
+from trainer.config import TrainConfig, as_json, identity
+from trainer.data import MixtureRows
+from trainer.feedback import Feedback
+from trainer.incidents import Incidents
+from trainer.initial import initial_model
+from trainer.loader import Batch, Loader
+from trainer.monitor import DomainRecord, MetricsWriter, StepRecord
+from trainer.optim import build_optimizer
+from trainer.parallel import SpreadModel, gathered
+from trainer.progress import Watcher
+from trainer.ranks import Ranks
+from trainer.schedule import batch_size_at, learning_rate_factor, total_rows
+from trainer.session import StopRequest
+from trainer.spikes import Spike, SpikeDetector
+from trainer.step import Forward, Sums, accumulate, label_counts
+
+Floats = npt.NDArray[np.float64]
+
+MAX_ROLLBACKS = 3
+MAX_SPIKES_IN_A_ROW = 10
+
+
+class RollBack(Exception):  # noqa: N818 - a way to go, not a fault
+    """A step did harm, and the run goes on from its last checkpoint."""
+
+
+class Run:
+    """The parts of one run, as one rank holds them. All ranks call the same methods in the same order."""
+
+    def __init__(self, config: TrainConfig, manifest: MixtureManifest, ranks: Ranks) -> None:
+        self.config, self.ranks = config, ranks
+        self.rows = rows = MixtureRows(manifest, config.mixture, config.sequence_length, config.packing)
+        if ranks.is_first:
+            rows.verify(config.verify_packs)
+        stages = rows.planned_stages(total_rows(config.num_steps, config.batch_size, config.schedule))
+        self.loader = Loader(
+            rows.reader,
+            rows.sampler(stages, config.seed),
+            lambda step: batch_size_at(step, config.batch_size, config.schedule),
+            rank=ranks.rank,
+            num_ranks=ranks.count,
+            pinned=ranks.device.type == "cuda",
+        )
+        self.feedback = Feedback(config, manifest, rows, stages, self.loader)
+        self.spikes = SpikeDetector(config.spike_threshold)
+        self.incidents = Incidents(config.out, rows)
+        self.not_taken: set[int] = set()  # steps whose rows are left out after going back
+        self.num_rollbacks = self.num_spikes_in_a_row = 0
+        self.has_checkpoint = False  # that this run may go back to
+        self._stop_seen = False  # by any rank, as of the last step
+        self._stop: StopRequest | None = None
+        torch.manual_seed(config.seed)  # the model has no dropout; whatever draws at random later starts from here
+        self.spread = SpreadModel(initial_model(config), config.parallel, ranks)
+        self.model = self.spread.model
+        self.optimizer = build_optimizer(self.model, config.optimizer)
+        self.metrics = MetricsWriter(config.out)
+        self.checkpoints = CheckpointFolder(
+            config.out / "checkpoints", identity(config, manifest, rows.pack_hashes()), config.keep_checkpoints
+        )
+        self.saver = BackgroundSaver(self.checkpoints, save_now=not config.background_checkpoints)
+
+    def train_step(self, step: int, watcher: Watcher) -> StepRecord:
+        """Runs one optimizer step and returns what was measured, losses taken before the update.
+
+        Raises `RollBack` for a step that did harm when the run is to go back, and `DataengError` when it is to end.
+        """
+        config, started = self.config, time.monotonic()
+        self.feedback.begin()
+        batch = self.loader.next(step)
+        self.optimizer.zero_grad()
+        sums, multipliers, spike = self._gradient(step, batch)
+        norm = self.spread.clip_gradient(config.optimizer.max_gradient_norm)
+        if step in self.not_taken:
+            spike = None
+        elif spike is None:
+            spike = self.spikes.judge(step, sums.mean_loss, norm)
+        factor = learning_rate_factor(step, config.num_steps, config.schedule) * 0.5**self.num_rollbacks
+        learning_rate = config.optimizer.learning_rate * factor
+        self.optimizer.set_learning_rate(learning_rate)
+        if spike is not None:
+            self._stumble(spike, batch, sums, watcher)
+        elif step not in self.not_taken:
+            self.num_spikes_in_a_row = 0
+            self.optimizer.step()
+        self.feedback.redraw()
+        return self._record(step, sums, norm, learning_rate, multipliers, time.monotonic() - started)
+
+    def _gradient(self, step: int, batch: Batch) -> tuple[Sums, Floats, Spike | None]:
+        """Computes the gradient; returns the sums of all ranks, the multipliers, and what is wrong.
+
+        In one piece, the weights follow from the step's own losses; in several, from those of the step before. Losses
+        that are not finite never reach the controller.
+        """
+        config, ranks, num_domains = self.config, self.ranks, len(self.rows.names)
+        if config.accumulate == 1:
+            with self.spread.part(is_last=True):
+                forward = Forward(self.spread.forward, batch, config, ranks.device, num_domains)
+                sums = self._over_ranks(forward.sums())
+                spike = self._take(step, sums)
+                multipliers = self.feedback.multipliers(sums.tokens)
+                # Also where the loss is not finite: ranks that wait for a backward pass would wait for ever.
+                forward.backward(multipliers, sums.tokens.sum() / ranks.count)
+            return sums, multipliers, spike
+        counts = ranks.sum(label_counts(batch, num_domains))
+        multipliers = self.feedback.multipliers(counts)
+        sums = accumulate(self.spread, batch, config, multipliers, counts.sum() / ranks.count)
+        sums = self._over_ranks(sums)
+        return sums, multipliers, self._take(step, sums)
+
+    def _over_ranks(self, sums: Sums) -> Sums:
+        """Returns the sums of all ranks but for the rows' losses, and finds out whether any rank is to stop."""
+        if self.ranks.count == 1:
+            return sums
+        stop = np.array([float(self._stop is not None and self._stop.requested)])
+        total = self.ranks.sum(np.concatenate([sums.losses, sums.tokens, sums.squares, stop]))
+        self._stop_seen = bool(total[-1])
+        losses, tokens, squares = total[:-1].reshape(3, -1)
+        return Sums(losses, tokens, squares, sums.row_losses)
+
+    def stopping(self, stop: StopRequest) -> bool:
+        """Whether the run is to end after the step at hand: by a signal, which several ranks agree on in each step."""
+        self._stop = stop
+        return stop.requested if self.ranks.count == 1 else self._stop_seen
+
+    def _take(self, step: int, sums: Sums) -> Spike | None:
+        """Gives the losses to the controller, or says which are not finite."""
+        names = zip(self.rows.names, sums.losses.tolist(), strict=True)
+        bad = [name for name, total in names if not math.isfinite(total)]
+        if bad:
+            return Spike(step, f"the loss of {', '.join(bad)}", math.nan, math.inf)
+        if step not in self.not_taken:
+            self.feedback.take(step, sums)
+        return None
+
+    def _stumble(self, spike: Spike, batch: Batch, sums: Sums, watcher: Watcher) -> None:
+        """Writes down a step that is not taken, and says what follows; see `RollBack`."""
+        config = self.config
+        self.num_spikes_in_a_row += 1
+        back = config.on_spike == "roll-back" and self.num_rollbacks < MAX_ROLLBACKS and self.has_checkpoint
+        ends = config.on_spike == "stop" or self.num_spikes_in_a_row > MAX_SPIKES_IN_A_ROW
+        action = "ended the run" if ends else "went back to the last checkpoint" if back else "left the step out"
+        own = np.stack([batch.domains_b.numpy(), batch.rows_b.numpy(), sums.row_losses])
+        domains, rows, losses = np.concatenate(self.ranks.gather(own), axis=1)
+        found = 0
+        if self.ranks.is_first:
+            found = self.incidents.add(spike, action, domains.astype(np.int64), rows.astype(np.int64), losses)
+        if ends:
+            raise DataengError(
+                f"{spike}; no update was made, {self.last_checkpoint()}. {found} documents of its rows are in "
+                f"{self.incidents.documents}. A lower --learning-rate usually helps (it is "
+                f"{config.optimizer.learning_rate:g})."
+            )
+        watcher.note(f"{spike}: {action}; {found} documents in {self.incidents.documents}")
+        if back:
+            self.not_taken.add(spike.step)
+            raise RollBack
+
+    def roll_back(self, watcher: Watcher) -> int:
+        """Restores the last checkpoint, at half the learning rate; returns its step. What was not taken stays out."""
+        not_taken, num_rollbacks = self.not_taken, self.num_rollbacks + 1
+        self.saver.wait()
+        self.ranks.wait_for_all()  # the first one has saved
+        checkpoint = self.checkpoints.load()
+        assert checkpoint is not None, "looked for before"
+        self._restore(checkpoint)
+        self.not_taken, self.num_rollbacks = not_taken | self.not_taken, num_rollbacks
+        self.metrics.pending.clear()
+        watcher.note(f"going on after step {checkpoint.step} at {0.5**num_rollbacks:g} of the learning rate")
+        return checkpoint.step
+
+    def _record(
+        self, step: int, sums: Sums, norm: float, learning_rate: float, multipliers: Floats, seconds: float
+    ) -> StepRecord:
+        epochs, weights, shares = self.loader.sampler.epochs(), self.feedback.weights, self.feedback.drawn_shares
+        return StepRecord(
+            step=step,
+            loss=sums.mean_loss,
+            weighted_loss=sums.weighted_loss(multipliers),
+            gradient_norm=norm,
+            learning_rate=learning_rate,
+            seconds=seconds,
+            domains=[
+                DomainRecord(
+                    domain=name,
+                    loss=float(sums.losses[i] / sums.tokens[i]) if sums.tokens[i] else None,
+                    weight=float(weights[i]),
+                    multiplier=float(multipliers[i]),
+                    share=float(shares[i]),
+                    tokens=int(sums.tokens[i]),
+                    epochs=epochs[i],
+                )
+                for i, name in enumerate(self.rows.names)
+            ],
+        )
+
+    def last_checkpoint(self) -> str:
+        """Says what a run that ends now can go on from."""
+        saved = self.checkpoints.steps()
+        return f"the checkpoint of step {saved[-1]} is intact" if saved else "there is no checkpoint yet"
+
+    def save(self, step: int) -> None:
+        """Commits the metrics up to ``step``, then the checkpoint that covers them; the first rank writes for all."""
+        is_first = self.ranks.is_first
+        tensors = {
+            "model": gathered(model_tensors(self.model), keep=is_first),
+            "optimizer": gathered(optimizer_tensors(self.optimizer), keep=is_first),
+        }
+        self.has_checkpoint = True
+        if not is_first:
+            return
+        self.metrics.flush()
+        rng_tensors, rng_state = random_state()
+        self.saver.save(
+            step,
+            {**tensors, "rng": rng_tensors},
+            {
+                "sampler": self.loader.state(),
+                "controller": self.feedback.state(),
+                "spikes": self.spikes.state(),
+                "not_taken": sorted(self.not_taken),
+                "num_rollbacks": self.num_rollbacks,
+                "random": rng_state,
+                "environment": self._environment(),
+            },
+        )
+
+    def resume(self, watcher: Watcher) -> int:
+        """Restores the newest checkpoint, or the one asked for, and returns the first step to run.
+
+        Metrics and checkpoints of later steps are removed: they will be made again. So is the learned mixture of a run
+        that starts over or goes back, unless it is the very manifest that this one trains on.
+        """
+        config = self.config
+        self.ranks.wait_for_all()  # the first one holds the folder
+        checkpoint = self.checkpoints.load(config.resume_from) if config.resume else None
+        if checkpoint is not None:
+            self._restore(checkpoint)
+            watcher.note(f"resuming {config.out} after step {checkpoint.step}")
+            if checkpoint.state["environment"] != self._environment():
+                watcher.note(
+                    f"note: the checkpoint was made with {checkpoint.state['environment']}, this is "
+                    f"{self._environment()}; losses may differ in their last digits"
+                )
+        done = 0 if checkpoint is None else checkpoint.step
+        self.has_checkpoint = checkpoint is not None
+        self.ranks.wait_for_all()  # all have read what is about to be removed
+        if self.ranks.is_first:
+            self._discard_after(done)
+        return done + 1
+
+    def _discard_after(self, done: int) -> None:
+        config = self.config
+        learned = config.out / "mix.json"
+        # A mix.json is a run's own only where there has been a run; anybody else's is left alone.
+        ours = (config.out / "training.json").exists() and learned.resolve() != config.mixture.resolve()
+        if done < config.num_steps and ours:
+            fs.remove(learned)
+        self.metrics.discard_after(done)
+        self.incidents.discard_after(done)
+        self.checkpoints.discard_after(done)
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        load_model_tensors(self.model, checkpoint.tensors["model"])
+        load_optimizer_tensors(self.optimizer, checkpoint.tensors["optimizer"])
+        self.loader.load_state(checkpoint.state["sampler"])
+        self.feedback.load_state(checkpoint.state["controller"])
+        self.spikes.load_state(checkpoint.state["spikes"])
+        self.not_taken = set(checkpoint.state["not_taken"])
+        self.num_rollbacks = int(checkpoint.state["num_rollbacks"])
+        load_random_state(checkpoint.tensors["rng"], checkpoint.state["random"])
+
+    def _environment(self) -> dict[str, Any]:
+        """What may change the last digits of a loss."""
+        values: dict[str, Any] = {
+            "torch": torch.__version__,
+            "device": self.ranks.device.type,
+            "threads": torch.get_num_threads(),
+            "compile": self.config.compile,
+            "ranks": self.ranks.count,
+        }
+        return values if self.ranks.count == 1 else {**values, "parallel": self.config.parallel}
+
+    def describe(self, status: str, step: int) -> None:
+        """Writes ``training.json``."""
+        if not self.ranks.is_first:
+            return
+        write_json(
+            self.config.out / "training.json",
+            {
+                "format_version": 1,
+                "status": status,
+                "step": step,
+                "num_steps": self.config.num_steps,
+                "num_parameters": self.model.num_parameters(),
+                "tokens_per_step": self.config.tokens_per_step,
+                "domains": self.rows.names,
+                "environment": self._environment(),
+                "config": as_json(self.config),
+            },
+        )
