@@ -42,7 +42,7 @@ class SpreadModel:
             model.to(ranks.device)
             where = [ranks.device] if ranks.device.type == "cuda" else None
             self.forward = DistributedDataParallel(
-                model, device_ids=where, broadcast_buffers=False, gradient_as_bucket_view=True
+                model, device_ids=where, gradient_as_bucket_view=True
             )
         else:
             _shard(model, kind, ranks)

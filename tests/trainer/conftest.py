@@ -55,7 +55,7 @@ def cut(texts: Sequence[str], num_characters: int) -> list[str]:
     return taken
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_pack() -> WritePack:
     """Returns ``write_pack(folder, domain, [[documents of shard 0], …])``; a document is a list of token ids."""
 
@@ -95,7 +95,20 @@ def write_pack() -> WritePack:
 @pytest.fixture
 def mixture(tmp_path: Path, texts: dict[str, list[str]], write_pack: WritePack) -> Path:
     """A manifest over three packs of two shards each; its run folder is ``tmp_path / "run"``."""
-    run = tmp_path / "run"
+    return write_mixture(tmp_path, texts, write_pack)
+
+
+@pytest.fixture(scope="module")
+def module_mixture(
+    tmp_path_factory: pytest.TempPathFactory, texts: dict[str, list[str]], write_pack: WritePack
+) -> Path:
+    """The same for all tests of a module, which leave it as it is."""
+    return write_mixture(tmp_path_factory.mktemp("mixture"), texts, write_pack)
+
+
+def write_mixture(folder: Path, texts: dict[str, list[str]], write_pack: WritePack) -> Path:
+    """Writes the packs into ``folder / "run"`` and the manifest beside it."""
+    run = folder / "run"
     domains = {}
     weights = {"code": 0.4, "prose": 0.35, "tables": 0.25}
     for name, documents in texts.items():
@@ -116,7 +129,7 @@ def mixture(tmp_path: Path, texts: dict[str, list[str]], write_pack: WritePack) 
         policy=Policy(name="given"),
         reweighting=Reweighting(ema=0.5, warmup_steps=2),
     )
-    path = tmp_path / "manifests" / "mix.json"
+    path = folder / "manifests" / "mix.json"
     save_mixture(path, manifest)
     return path
 
