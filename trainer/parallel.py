@@ -41,9 +41,7 @@ class SpreadModel:
         elif kind == "ddp":
             model.to(ranks.device)
             where = [ranks.device] if ranks.device.type == "cuda" else None
-            self.forward = DistributedDataParallel(
-                model, device_ids=where, gradient_as_bucket_view=True
-            )
+            self.forward = DistributedDataParallel(model, device_ids=where, gradient_as_bucket_view=True)
         else:
             _shard(model, kind, ranks)
 

@@ -56,6 +56,12 @@ class Ranks:
             dist.all_gather(found, torch.from_numpy(np.array(values, np.float64)))
         return np.stack([part.numpy() for part in found])
 
+    def agree(self, values: Floats, what: str) -> None:
+        """Raises `DataengError` on all ranks when they do not hold the same values."""
+        found = self.gather(np.asarray(values, np.float64))
+        if not (found == found[0]).all():
+            raise DataengError(f"the ranks differ in {what}: {'; '.join(str(part) for part in found.tolist())}.")
+
     def wait_for_all(self) -> None:
         """Returns once every rank has come here."""
         if self.count > 1:

@@ -227,6 +227,7 @@ class Run:
     def save(self, step: int) -> None:
         """Commits the metrics up to ``step``, then the checkpoint that covers them; the first rank writes for all."""
         is_first = self.ranks.is_first
+        self.ranks.agree(self.feedback.weights, "the mixture's weights, which they compute from the same sums")
         tensors = {
             "model": gathered(model_tensors(self.model), keep=is_first),
             "optimizer": gathered(optimizer_tensors(self.optimizer), keep=is_first),
@@ -269,7 +270,8 @@ class Run:
                 )
         done = 0 if checkpoint is None else checkpoint.step
         self.has_checkpoint = checkpoint is not None
-        self.ranks.wait_for_all()  # all have read what is about to be removed
+        # And all have read what is about to be removed.
+        self.ranks.agree(np.array([done]), f"the last checkpoint that they find (do all see {config.out}?)")
         if self.ranks.is_first:
             self._discard_after(done)
         return done + 1

@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from safetensors.torch import load_file
 
-from dataeng.errors import ConfigError
+from dataeng.errors import ConfigError, DataengError
 from tests.trainer.rank_process import carry_out
 from trainer.config import TrainConfig
-from trainer.ranks import open_ranks
+from trainer.ranks import Ranks, open_ranks
 
 MakeConfig = Callable[..., TrainConfig]
 Order = dict[str, Any]
@@ -184,3 +185,12 @@ def test_what_cannot_be_cut_is_said_before_anything_starts(
     monkeypatch.setenv("RANK", "0")
     with pytest.raises(ConfigError, match=message), open_ranks(make_config(**options)):
         pass
+
+
+def test_ranks_that_differ_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    ranks = Ranks(torch.device("cpu"), 0, 2)
+    other = [1.0, 2.0]
+    monkeypatch.setattr(ranks, "gather", lambda values: np.stack([values, np.array(other)]))
+    ranks.agree(np.array([1.0, 2.0]), "weights")
+    with pytest.raises(DataengError, match=r"the ranks differ in weights: \[1.0, 3.0\]; \[1.0, 2.0\]"):
+        ranks.agree(np.array([1.0, 3.0]), "weights")
