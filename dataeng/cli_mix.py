@@ -30,8 +30,9 @@ class _BuildsByDefault(TyperGroup):
 
 mix_app = typer.Typer(
     cls=_BuildsByDefault,
-    help="Build a mixture manifest from packs (`dataeng mix RUN…`), look at it, hand it over, or fit its "
-    "weights to proxy runs. A run folder that is called like a command is written ./NAME.",
+    help="Build a mixture manifest from packs (`dataeng mix RUN…`), look at it, hand it over, fit its "
+    "weights to proxy runs, or replay a training run's controller. A run folder that is called like a command is "
+    "written ./NAME.",
     context_settings={"help_option_names": list(HELP_OPTIONS)},
 )
 
@@ -272,6 +273,47 @@ def mix_handover(
         sys.stdout.write(text)
     else:
         output.write_text(text)
+
+
+@mix_app.command("replay")
+def mix_replay(
+    run: Annotated[Path, typer.Argument(help="A training run's folder, finished or not.", metavar="RUN")],
+    method: Annotated[str | None, typer.Option(help="Another method, e.g. sow-linupper.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Another constant, e.g. r=2, ema=0.9, reference.web=2.1.", metavar="NAME=VALUE"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write every step's weights here, as .parquet or .csv.", metavar="FILE")
+    ] = None,
+    output_format: Format = "table",
+) -> None:
+    """Run a training run's mixture controller again, on its recorded losses: as it was, or with other constants.
+
+    As it was, the recorded weights should come out bit for bit, and this says whether they do. With other constants,
+    the losses are still those of the run; under other weights the model would have had others. That shows how
+    a controller behaves, not what a model would have learned.
+    """
+    from dataeng.mixture import replay
+    from dataeng.report import mixture_replay
+    from dataeng.report.plain import check_format, write_plain
+    from dataeng.report.terminal import console
+
+    check_format(output_format)
+    if out is not None:
+        mixture_replay.check_target(out)
+    recorded = replay.read_recorded(run)
+    own = replay.replay(recorded, recorded.reweighting)
+    reweighting = replay.changed_constants(recorded.reweighting, method, settings or [])
+    weights = own if reweighting == recorded.reweighting else replay.replay(recorded, reweighting)
+    if out is not None:
+        mixture_replay.write_weights(out, replay.weights_table(recorded, weights))
+    if output_format != "table":
+        write_plain(sys.stdout, mixture_replay.COLUMNS, mixture_replay.rows(recorded, weights), output_format)
+        return
+    mixture_replay.print_replay(console(), recorded, weights, replay.departure(recorded, own), reweighting)
+    if out is not None:
+        sys.stdout.write(f"\nWrote {out}.\n")
 
 
 @mix_app.command("recipes")

@@ -1,10 +1,15 @@
 """Metrics as Parquet, in parts that appear whole, each just before the checkpoint that covers it.
 
-    metrics/part-00000001.parquet   per step and domain: step, domain, loss, weight, multiplier, share, tokens, epochs
+    metrics/part-00000001.parquet   per step and domain: step, domain, loss, weight, multiplier, share, tokens, epochs,
+                                    loss_sum, square_sum, planned_share
     steps/part-00000001.parquet     per step: step, loss, weighted_loss, gradient_norm, learning_rate,
-                                    tokens_per_second, seconds
+                                    tokens_per_second, seconds, decaying, observed
 
-A part is named by its first step. ``loss`` is nats per token, unweighted; null where a domain had no token in the step.
+A part is named by its first step. ``loss`` is nats per token, unweighted; null where a domain had no token.
+``weight`` is what the controller gave after the step's losses, ``share`` the labels' as drawn. The columns at the end
+of both are, with ``tokens``, all that the controller saw: sums of losses and of their squares, nothing rounded; the
+labels' shares as the manifest plans them; whether the learning rate was decaying; and whether it was shown the step at
+all (`dataeng.mixture.replay` runs it again).
 """
 
 from __future__ import annotations
@@ -28,6 +33,9 @@ METRICS_SCHEMA: dict[str, pl.DataType] = {
     "share": pl.Float64(),
     "tokens": pl.Int64(),
     "epochs": pl.Float64(),
+    "loss_sum": pl.Float64(),
+    "square_sum": pl.Float64(),
+    "planned_share": pl.Float64(),
 }
 STEPS_SCHEMA: dict[str, pl.DataType] = {
     "step": pl.Int64(),
@@ -37,20 +45,29 @@ STEPS_SCHEMA: dict[str, pl.DataType] = {
     "learning_rate": pl.Float64(),
     "tokens_per_second": pl.Float64(),
     "seconds": pl.Float64(),
+    "decaying": pl.Boolean(),
+    "observed": pl.Boolean(),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class DomainRecord:
-    """One domain in one step."""
+    """One domain in one step; sums are over its tokens, in nats."""
 
     domain: str
-    loss: float | None
+    loss_sum: float
+    square_sum: float
+    tokens: int
     weight: float
     multiplier: float
     share: float
-    tokens: int
+    planned_share: float
     epochs: float
+
+    @property
+    def loss(self) -> float | None:
+        """Nats per token; None without any."""
+        return self.loss_sum / self.tokens if self.tokens else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +80,8 @@ class StepRecord:
     gradient_norm: float
     learning_rate: float
     seconds: float
+    decaying: bool
+    observed: bool
     domains: list[DomainRecord]
 
     @property
@@ -99,7 +118,12 @@ class MetricsWriter:
         if not self.pending:
             return
         name = f"part-{self.pending[0].step:08d}.parquet"
-        rows = [{"step": r.step, **vars(domain)} for r in self.pending for domain in r.domains]
+        columns = [name for name in METRICS_SCHEMA if name != "step"]
+        rows = [
+            {"step": r.step, **{name: getattr(domain, name) for name in columns}}
+            for r in self.pending
+            for domain in r.domains
+        ]
         steps = [{column: getattr(r, column) for column in STEPS_SCHEMA} for r in self.pending]
         tables = {"metrics": pl.DataFrame(rows, METRICS_SCHEMA), "steps": pl.DataFrame(steps, STEPS_SCHEMA)}
         files = {table: AtomicFile(self.folders[table] / name) for table in tables}
@@ -128,7 +152,9 @@ class MetricsWriter:
         """Returns all written rows of ``metrics`` or ``steps``, in order of steps."""
         parts = _parts(self.folders[table])
         schema = {"metrics": METRICS_SCHEMA, "steps": STEPS_SCHEMA}[table]
-        return pl.concat([pl.read_parquet(path) for path in parts]) if parts else pl.DataFrame(schema=schema)
+        if not parts:
+            return pl.DataFrame(schema=schema)
+        return pl.concat([pl.read_parquet(path) for path in parts], how="diagonal")  # older parts have fewer columns
 
     def summary(self, names: Iterable[str]) -> list[DomainSummary]:
         """Returns each domain's beginning and end, from the written metrics."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 Method = Literal[
     "none", "sow-identity", "sow-linupper", "sow-quadratic", "sow-extremes", "doremi", "sheared", "odm", "ado"
@@ -32,20 +32,30 @@ class Reweighting(BaseModel):
         description="What is compared between domains: the loss, the loss above `reference`, the loss over the one at "
         "the start, or bits per byte of text",
     )
-    reference: dict[str, float] | None = Field(
+    reference: dict[str, FiniteFloat] | None = Field(
         default=None, description="Losses (nats per token) of a reference model or targets, by domain"
     )
     r: float = Field(default=1.0, gt=0, description="Softmax temperature; larger is flatter")
-    r_start: float | None = Field(default=None, gt=0, description="Softmax temperature to start from, e.g. 100")
+    r_start: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="Softmax temperature to start from, e.g. 100"
+    )
     anneal_steps: int = Field(default=0, ge=0, description="Steps from `r_start` to `r`, geometrically")
     floor: float = Field(default=1e-6, gt=0, description="Smallest range (of the signal) that is scaled to [-1, 1]")
     noise_floor: float = Field(
-        default=0.0, ge=0, description="The range is at least so many standard errors of the noisiest domain's loss"
+        default=0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="The range is at least so many standard errors of the noisiest domain's loss",
     )
     prior: Literal["uniform", "shares"] = Field(
         default="uniform", description="What weights are where losses say nothing: equal, or the planned shares"
     )
-    eta: float = Field(default=1.0, gt=0, description="Step size of doremi and sheared (DoReMi's own is 1, DoGE's 0.1)")
+    eta: float = Field(
+        default=1.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Step size of doremi and sheared (DoReMi's own is 1, DoGE's 0.1)",
+    )
     ema: float = Field(
         default=0.0, ge=0, lt=1, description="Share of the old value in the averaged loss; 0 is same-step"
     )

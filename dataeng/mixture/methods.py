@@ -26,6 +26,9 @@ import numpy.typing as npt
 from dataeng.formats.reweighting import Reweighting
 from dataeng.mixture.power_law import PowerLaw, fit_power_law
 
+#: A softmax temperature below this is as good as 0, and would make infinities of the scaled losses.
+SMALLEST_R = 1e-300
+
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
@@ -90,7 +93,7 @@ class LossScaling:
 
     def weights(self, evidence: Evidence) -> Floats:
         known = evidence.known
-        values = self.shape(scale_losses(evidence.signal[known], evidence.floor)) / evidence.r
+        values = self.shape(scale_losses(evidence.signal[known], evidence.floor)) / max(evidence.r, SMALLEST_R)
         if self.use_prior:
             with np.errstate(divide="ignore"):  # a domain that is not drawn stays at 0
                 values = values + np.log(evidence.prior[known])

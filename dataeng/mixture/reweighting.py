@@ -2,8 +2,8 @@
 
     update(loss sums, token counts) → averages → signal → method → floors, caps, trust region → weights
 
-The controller sees plain sums, so that it can be replayed from recorded metrics (`replay`); the trainer treats the
-weights as constants. Weights equal to the shares mean that every token counts the same.
+The controller sees plain sums, so that it can be run again from recorded metrics (`dataeng.mixture.replay`); the
+trainer treats the weights as constants. Weights equal to the shares mean that every token counts the same.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dataeng.mixture.policies import capped_shares
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
-SMALLEST = 1e-30  # of a weight whose logarithm is taken
+SMALLEST = 1e-30  # of a weight whose logarithm is taken, and of a loss that others are measured by
 
 
 class Controller:
@@ -57,6 +57,8 @@ class Controller:
         self.reference = _reference(reweighting.reference, names, self.reweighted)
         if reweighting.signal == "bits-per-byte" and bytes_per_token is None:
             raise ConfigError("signal bits-per-byte needs the bytes per token of every domain.")
+        if reweighting.signal == "bits-per-byte" and not (np.asarray(bytes_per_token) > 0).all():
+            raise ConfigError("signal bits-per-byte: the packs of a domain stand for no bytes of text.")
         if reweighting.smallest * num_domains >= 1:
             raise ConfigError(
                 f"smallest is {reweighting.smallest:g}: {num_domains} domains with at least that much are 1 or more."
@@ -100,7 +102,12 @@ class Controller:
           token_counts: float64 [K]. A domain without tokens keeps what is known of it.
           square_sums: float64 [K], summed squares of the tokens' losses; needed for standard errors only.
           frozen: the losses are taken in, the weights stay (``freeze_in_decay`` is the caller's to ask for).
+
+        Raises `ValueError` for sums that are not finite, and takes nothing in: one of them would stay in every average.
         """
+        for sums in (loss_sums, token_counts, square_sums):
+            if sums is not None and not np.isfinite(sums).all():
+                raise ValueError(f"sums of step {self.num_steps + 1} are not finite: {sums.tolist()}")
         self._take_in(loss_sums, token_counts, square_sums)
         warm = self.num_steps > self.reweighting.warmup_steps
         if self.method is None or not warm:
@@ -174,7 +181,7 @@ class Controller:
             {
                 "raw": losses,
                 "excess": losses - self.reference,
-                "relative": losses / self.start_losses,
+                "relative": losses / np.maximum(self.start_losses, SMALLEST),
                 "bits-per-byte": losses / math.log(2) / self.bytes_per_token,
             }[self.reweighting.signal]
         )
@@ -246,11 +253,6 @@ class Controller:
             setattr(self, name, int(state[name]))
         if self.method is not None:
             self.method.load_state(state["method"])
-
-
-def replay(controller: Controller, loss_sums: Floats, token_counts: Floats) -> Floats:
-    """Returns the weights, float64 [steps, K], that ``controller`` gives for recorded sums [steps, K], step by step."""
-    return np.array([controller.update(*step) for step in zip(loss_sums, token_counts, strict=True)])
 
 
 def _towards(before: Floats, target: Floats, known: Bools, largest_change: float) -> Floats:

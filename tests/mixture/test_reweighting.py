@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any, get_args
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataeng.errors import FormatError
-from dataeng.formats.reweighting import Reweighting
+from dataeng.formats.reweighting import NEEDS_REFERENCE, Method, Reweighting
 from dataeng.mixture.methods import scale_losses
 from dataeng.mixture.reweighting import Controller
 
 THIRDS = np.full(3, 1 / 3)
+METHODS = [method for method in get_args(Method) if method != "none"]
 
 
 def weights_of(losses: list[float], shares: list[float] | None = None, **constants: float) -> list[float]:
@@ -121,3 +123,162 @@ def test_state_survives_json_exactly(losses: list[list[float]], cut: int) -> Non
 def test_state_of_other_domains_is_refused() -> None:
     with pytest.raises(FormatError, match="3 domains, expected 2"):
         Controller(Reweighting(), np.array([0.5, 0.5])).load_state(Controller(Reweighting(), THIRDS).state())
+
+
+def controller_of(method: str, num_domains: int, seed: int = 0, **constants: Any) -> Controller:
+    """A controller over any number of domains with shares, references and bytes of their own."""
+    random = np.random.default_rng(seed)
+    names = [f"d{i}" for i in range(num_domains)]
+    shares = random.dirichlet(np.ones(num_domains))
+    reference = dict(zip(names, random.uniform(0.5, 3, num_domains).tolist(), strict=True))
+    return Controller(
+        Reweighting(method=method, reference=reference, **constants),  # type: ignore[arg-type]
+        shares,
+        names=names,
+        bytes_per_token=random.uniform(1, 6, num_domains),
+    )
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    method=st.sampled_from(METHODS),
+    num_domains=st.sampled_from([1, 2, 3, 17, 200]),
+    losses=st.lists(st.sampled_from([0.0, 1e-30, 1e-3, 2.0, 30.0, 1e4]), min_size=1, max_size=5),
+    equal=st.booleans(),
+    absent=st.sampled_from([0.0, 0.3, 0.9, 1.0]),
+    constants=st.fixed_dictionaries(
+        {
+            "signal": st.sampled_from(["raw", "excess", "relative", "bits-per-byte"]),
+            "r": st.sampled_from([5e-324, 1e-4, 1.0, 1e9, math.inf]),
+            "r_start": st.sampled_from([None, 5e-324, 1e300]),
+            "anneal_steps": st.integers(0, 3),
+            "noise_floor": st.sampled_from([0.0, 2.0]),
+            "trust_region": st.sampled_from([None, 0.1]),
+            "stale_steps": st.sampled_from([None, 1]),
+            "prior": st.sampled_from(["uniform", "shares"]),
+            "ema": st.sampled_from([0.0, 0.99]),
+            "smallest_part": st.sampled_from([0.0, 0.5]),  # of an even share
+            "largest_parts": st.sampled_from([math.inf, 2.0]),
+        }
+    ),
+    seed=st.integers(0, 5),
+)
+def test_no_losses_and_no_constants_make_weights_that_are_none(
+    method: str,
+    num_domains: int,
+    losses: list[float],
+    equal: bool,
+    absent: float,
+    constants: dict[str, Any],
+    seed: int,
+) -> None:
+    random = np.random.default_rng(seed)
+    smallest = constants.pop("smallest_part") / num_domains
+    largest = min(1.0, constants.pop("largest_parts") / num_domains)
+    control = controller_of(method, num_domains, seed, smallest=smallest, largest=largest, **constants)
+    for step in range(8):
+        counts = random.integers(1, 50, num_domains) * (random.random(num_domains) >= absent).astype(float)
+        mean = np.full(num_domains, losses[step % len(losses)]) if equal else random.choice(losses, num_domains)
+        weights = control.update(mean * counts, counts, mean**2 * counts)
+        assert np.isfinite(weights).all() and weights.min() >= 0
+        assert weights.sum() == pytest.approx(1, abs=1e-9)
+        assert np.array_equal(weights, control.weights)
+        json.dumps(control.state(), allow_nan=False)
+        if control.current is not None:
+            inside = control.current[control.weighted]
+            assert inside.min() >= smallest - 1e-12
+            if largest * len(inside) > 1:
+                assert inside.max() <= largest + 1e-12
+    assert control.learned_weights().sum() == pytest.approx(1, abs=1e-9)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("signal", ["raw", "relative"])
+def test_losses_of_zero_are_losses(method: str, signal: str) -> None:
+    """A domain that is known by heart, from its first step on."""
+    control = controller_of(method, 3, signal=signal)
+    counts = np.array([10.0, 10.0, 10.0])
+    for sums in ([0.0, 0.0, 0.0], [0.0, 0.0, 5.0]):
+        assert np.isfinite(control.update(np.array(sums), counts)).all()
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("where", [0, 1, 2])
+def test_sums_that_are_not_finite_are_refused_and_leave_nothing_behind(bad: float, where: int) -> None:
+    control, counts = controller_of("sow-identity", 3, ema=0.9), np.full(3, 10.0)
+    sums = [np.array([20.0, 30.0, 40.0]), counts, np.array([60.0, 90.0, 160.0])]
+    control.update(*sums)
+    before = json.dumps(control.state())
+    sums[where] = np.array([20.0, bad, 40.0])
+    with pytest.raises(ValueError, match=r"sums of step 2 are not finite: \[20.0, (nan|inf), 40.0\]"):
+        control.update(*sums)
+    assert json.dumps(control.state()) == before
+
+
+@pytest.mark.parametrize("method", NEEDS_REFERENCE)
+def test_equal_excess_losses_give_equal_weights(method: str) -> None:
+    control, counts = controller_of(method, 4), np.full(4, 10.0)
+    assert control.update((control.reference + 0.5) * counts, counts) == pytest.approx([0.25] * 4)
+
+
+@pytest.mark.parametrize("method", ["sow-identity", "sow-linupper", "sow-quadratic", "sow-extremes"])
+def test_r_towards_zero_takes_the_best(method: str) -> None:
+    control, counts = controller_of(method, 4, r=5e-324), np.full(4, 10.0)
+    weights = control.update(np.array([2.0, 3.0, 3.5, 4.0]) * counts, counts)
+    expected = {
+        "sow-identity": [0, 0, 0, 1],
+        "sow-linupper": [0, 1 / 3, 1 / 3, 1 / 3],
+        "sow-quadratic": [0, 1, 0, 0],
+        "sow-extremes": [0.5, 0, 0, 0.5],
+    }
+    assert weights.tolist() == pytest.approx(expected[method])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    method=st.sampled_from(METHODS),
+    losses=st.lists(st.lists(st.floats(0.01, 30), min_size=4, max_size=4), min_size=2, max_size=6),
+    region=st.floats(0.01, 2),
+    interval=st.integers(1, 2),
+)
+def test_no_method_leaves_the_trust_region(
+    method: str, losses: list[list[float]], region: float, interval: int
+) -> None:
+    control = controller_of(method, 4, trust_region=region, interval=interval, ema=0.5)
+    before, counts = control.shares, np.full(4, 10.0)
+    for values in losses:
+        weights = control.update(np.array(values) * counts, counts)
+        assert np.abs(np.log(weights / before)).max() <= region + 1e-9
+        before = weights
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    method=st.sampled_from(METHODS),
+    num_ranks=st.sampled_from([1, 2, 3, 8, 64]),
+    num_domains=st.sampled_from([1, 3, 12]),
+    seed=st.integers(0, 1000),
+)
+def test_how_tokens_are_cut_over_ranks_changes_nothing_but_rounding(
+    method: str, num_ranks: int, num_domains: int, seed: int
+) -> None:
+    """Every rank sums its own tokens' losses in any order; all of them then see the sum of the sums, and agree."""
+    random = np.random.default_rng(seed)
+    constants = {"ema": 0.9, "noise_floor": 1.0, "trust_region": 0.5, "smallest": 0.2 / num_domains}
+    one = controller_of(method, num_domains, seed, **constants)
+    ranks = [controller_of(method, num_domains, seed, **constants) for _ in range(2)]
+    for _ in range(6):
+        domains = random.integers(0, num_domains, 200)
+        losses = random.uniform(0.5, 8, 200).astype(np.float32).astype(np.float64)
+        rank_of = random.integers(0, num_ranks, 200)  # some may have none
+
+        def sums(chosen: Any, domains: Any = domains, losses: Any = losses) -> Any:
+            powers = (losses, np.ones(200), losses**2)
+            return np.array([np.bincount(domains[chosen], p[chosen], num_domains) for p in powers])
+
+        expected = one.update(*sums(np.arange(200)))
+        parts = [sums(random.permutation(np.flatnonzero(rank_of == rank))) for rank in range(num_ranks)]
+        reduced = np.sum([parts[i] for i in random.permutation(num_ranks)], axis=0)
+        first, second = (control.update(*reduced) for control in ranks)
+        assert first.tolist() == second.tolist()
+        np.testing.assert_allclose(first, expected, rtol=1e-9, atol=1e-12)

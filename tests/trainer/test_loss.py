@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from dataeng.mixture.policies import capped_shares
 from trainer.loss import domain_sums, loss_multipliers, weighted_loss
+from trainer.sampler import MixtureSampler, SampledDomain, SampledStage
 
 
 def test_domain_sums_by_hand() -> None:
@@ -79,3 +81,48 @@ def test_planned_shares_give_an_unbiased_gradient_where_batch_counts_do_not() ->
                 expected[normalization] += probability * parameter.grad.numpy()
     assert expected["planned"] == pytest.approx(weights)
     assert expected["batch"] != pytest.approx(weights, abs=0.1)
+
+
+@pytest.mark.parametrize("rows_at_a_time", [1, 4, 64])
+def test_random_draws_are_unbiased_on_average(rows_at_a_time: int) -> None:
+    """Monte Carlo: rows drawn with q, of unlike numbers of labels. The mean gradient is Σ w ∇L, within its error."""
+    random = np.random.default_rng(7)
+    weights, row_shares = np.array([0.5, 0.2, 0.3]), np.array([0.1, 0.6, 0.3])
+    labels_per_row = np.array([4, 8, 8])  # the others are padding
+    shares = row_shares * labels_per_row / (row_shares * labels_per_row).sum()
+    gradients = np.array([1.5, -2.0, 4.0])  # of each domain's loss
+    multipliers = loss_multipliers(weights, shares, np.zeros(3), "planned", math.inf)
+    found = []
+    totals = []
+    for _ in range(4000):
+        drawn = np.bincount(random.choice(3, rows_at_a_time, p=row_shares), minlength=3)
+        counts = drawn * labels_per_row
+        found.append((multipliers * gradients * counts).sum())
+        totals.append(counts.sum())
+    # Steps of rows with unlike padding hold unlike numbers of labels: the mean is one over labels, as the loss is.
+    per_step = np.array(found) / np.array(totals)
+    estimate = np.average(per_step, weights=totals)
+    deviation = np.sqrt(np.average((per_step - estimate) ** 2, weights=totals) / len(totals))
+    assert abs(estimate - weights @ gradients) < 4 * deviation
+
+
+def test_planned_multipliers_hold_their_objective_under_epoch_caps() -> None:
+    """Caps shift what is drawn; multipliers follow what is drawn, and Σ w ∇L stays, over a whole run of weights."""
+    capped = [SampledDomain(name="a", num_rows=40, max_rows=80), SampledDomain(name="b", num_rows=400)]
+    wanted, capacities = np.array([0.5, 0.5]), np.array([80.0, math.inf])
+    shares = capped_shares(wanted, capacities, 800.0)
+    assert shares == pytest.approx([0.1, 0.9])
+    sampler = MixtureSampler(capped, [SampledStage(shares=tuple(shares.tolist()))], 3)
+    random = np.random.default_rng(3)
+    gradients = np.array([2.0, -1.0])
+    applied, intended = [], []
+    for _ in range(100):
+        counts = np.bincount(sampler.take(8)[0], minlength=2)
+        weights = random.dirichlet([4.0, 4.0])
+        multipliers = loss_multipliers(weights, shares, counts, "planned", math.inf)
+        applied.append((multipliers * counts * gradients).sum() / counts.sum())
+        intended.append(weights @ gradients)
+    assert sampler.drawn.tolist() == [80, 720]
+    error = np.std(np.array(applied) - intended) / 10
+    assert abs(np.mean(applied) - np.mean(intended)) < 4 * error
+    assert error < 0.2

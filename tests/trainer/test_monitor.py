@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from dataeng.errors import FormatError
-from trainer.monitor import DomainRecord, MetricsWriter, StepRecord
+from trainer.monitor import METRICS_SCHEMA, DomainRecord, MetricsWriter, StepRecord
 
 
 def record(step: int, losses: dict[str, float | None], tokens: int = 10) -> StepRecord:
@@ -19,14 +19,18 @@ def record(step: int, losses: dict[str, float | None], tokens: int = 10) -> Step
         gradient_norm=1.0,
         learning_rate=0.1,
         seconds=0.5,
+        decaying=step > 2,
+        observed=True,
         domains=[
             DomainRecord(
                 domain=name,
-                loss=loss,
+                loss_sum=0.0 if loss is None else loss * tokens,
+                square_sum=0.0 if loss is None else loss * loss * tokens,
+                tokens=0 if loss is None else tokens,
                 weight=0.5,
                 multiplier=1.0,
                 share=0.5,
-                tokens=0 if loss is None else tokens,
+                planned_share=0.25,
                 epochs=step / 10,
             )
             for name, loss in losses.items()
@@ -48,12 +52,27 @@ def test_what_is_written(tmp_path: Path) -> None:
     assert sorted(p.name for p in (tmp_path / "metrics").iterdir()) == names
     assert sorted(p.name for p in (tmp_path / "steps").iterdir()) == names
     metrics = pl.read_parquet(tmp_path / "metrics" / "*.parquet")
-    assert metrics.columns == ["step", "domain", "loss", "weight", "multiplier", "share", "tokens", "epochs"]
+    assert metrics.columns == list(METRICS_SCHEMA)
+    assert metrics.columns[:8] == ["step", "domain", "loss", "weight", "multiplier", "share", "tokens", "epochs"]
     assert metrics["step"].to_list() == [1, 1, 2, 2, 3, 3]
     assert metrics["loss"].to_list() == [3.0, None, 2.0, 4.0, 1.0, 3.0]
     assert metrics["tokens"].to_list() == [10, 0, 10, 10, 10, 10]
+    assert metrics["loss_sum"].to_list() == [30.0, 0.0, 20.0, 40.0, 10.0, 30.0]
+    assert metrics["square_sum"].to_list() == [90.0, 0.0, 40.0, 160.0, 10.0, 90.0]
+    assert metrics["planned_share"].to_list() == [0.25] * 6
     steps = pl.read_parquet(tmp_path / "steps" / "*.parquet")
     assert steps["tokens_per_second"].to_list() == [20.0, 40.0, 40.0]
+    assert steps["decaying"].to_list() == [False, False, True]
+
+
+def test_parts_of_an_earlier_version_are_read(tmp_path: Path) -> None:
+    writer = MetricsWriter(tmp_path)
+    for step in (1, 2):
+        writer.add(record(step, {"web": 3.0}))
+        writer.flush()
+    old = tmp_path / "metrics" / "part-00000001.parquet"
+    pl.read_parquet(old).drop("loss_sum", "square_sum", "planned_share").write_parquet(old)
+    assert writer.read("metrics")["loss_sum"].to_list() == [None, 30.0]
 
 
 def test_parts_after_a_checkpoint_are_discarded(tmp_path: Path) -> None:

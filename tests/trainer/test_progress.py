@@ -12,10 +12,10 @@ from trainer.progress import PLAIN_INTERVAL_SECONDS, LiveWatcher, PlainWatcher, 
 
 
 def record(step: int) -> StepRecord:
-    domains = [
-        DomainRecord(domain="web", loss=3.25, weight=0.75, multiplier=1.5, share=0.5, tokens=64, epochs=0.125),
-        DomainRecord(domain="[code]", loss=None, weight=0.25, multiplier=0.5, share=0.5, tokens=0, epochs=0.0),
-    ]
+    shares = {"share": 0.5, "planned_share": 0.5}
+    web = {"loss_sum": 3.25 * 64, "square_sum": 700.0, "tokens": 64, "weight": 0.75, "multiplier": 1.5, "epochs": 0.125}
+    code = {"loss_sum": 0.0, "square_sum": 0.0, "tokens": 0, "weight": 0.25, "multiplier": 0.5, "epochs": 0.0}
+    domains = [DomainRecord(domain="web", **web, **shares), DomainRecord(domain="[code]", **code, **shares)]
     return StepRecord(
         step=step,
         loss=3.25,
@@ -23,6 +23,8 @@ def record(step: int) -> StepRecord:
         gradient_norm=1.5,
         learning_rate=2e-3,
         seconds=0.5,
+        decaying=False,
+        observed=True,
         domains=domains,
     )
 

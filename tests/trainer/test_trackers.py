@@ -18,12 +18,19 @@ CONFIG = {"seed": 3, "model": {"dim": 128}}
 
 
 def record(step: int) -> StepRecord:
-    domains = [
-        DomainRecord(domain="web", loss=3.5 - step / 10, weight=0.6, multiplier=1.2, share=0.5, tokens=10, epochs=0.1),
-        DomainRecord(domain="code", loss=None, weight=0.4, multiplier=0.8, share=0.5, tokens=0, epochs=0.2),
-    ]
+    shares = {"share": 0.5, "planned_share": 0.5}
+    web = {"loss_sum": 35.0 - step, "square_sum": 99.0, "tokens": 10, "weight": 0.6, "multiplier": 1.2, "epochs": 0.1}
+    code = {"loss_sum": 0.0, "square_sum": 0.0, "tokens": 0, "weight": 0.4, "multiplier": 0.8, "epochs": 0.2}
     return StepRecord(
-        step=step, loss=3.0, weighted_loss=3.1, gradient_norm=0.5, learning_rate=1e-3, seconds=0.5, domains=domains
+        step=step,
+        loss=3.0,
+        weighted_loss=3.1,
+        gradient_norm=0.5,
+        learning_rate=1e-3,
+        seconds=0.5,
+        decaying=False,
+        observed=True,
+        domains=[DomainRecord(domain="web", **web, **shares), DomainRecord(domain="code", **code, **shares)],
     )
 
 
