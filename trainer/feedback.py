@@ -52,6 +52,15 @@ class Feedback:
         """The domains' weights that hold now, float64 [K]."""
         return self.controller.weights
 
+    @property
+    def planned_shares(self) -> Floats:
+        """The shares of labels that the present stage plans, float64 [K]: the controller's prior."""
+        return self.controller.shares
+
+    def decaying(self, step: int) -> bool:
+        """Whether the learning rate decays in this step, where weights stay unless told otherwise."""
+        return is_decaying(step, self.config.num_steps, self.config.schedule)
+
     def begin(self) -> None:
         """Sets the shares of labels of the step that is drawn next, as its stage plans and as it is drawn."""
         sampler = self.loader.sampler
@@ -60,9 +69,7 @@ class Feedback:
 
     def take(self, step: int, sums: Sums) -> None:
         """Gives the controller a step's losses, which must be finite."""
-        config = self.config
-        decaying = is_decaying(step, config.num_steps, config.schedule)
-        frozen = decaying and config.reweighting.freeze_in_decay
+        frozen = self.decaying(step) and self.config.reweighting.freeze_in_decay
         self.controller.update(sums.losses, sums.tokens, sums.squares, frozen=frozen)
 
     def multipliers(self, token_counts: Floats) -> Floats:

@@ -150,8 +150,7 @@ class Run:
 
     def _take(self, step: int, sums: Sums) -> Spike | None:
         """Gives the losses to the controller, or says which are not finite."""
-        names = zip(self.rows.names, sums.losses.tolist(), strict=True)
-        bad = [name for name, total in names if not math.isfinite(total)]
+        bad = [name for name, finite in zip(self.rows.names, sums.finite.tolist(), strict=True) if not finite]
         if bad:
             return Spike(step, f"the loss of {', '.join(bad)}", math.nan, math.inf)
         if step not in self.not_taken:
@@ -205,14 +204,18 @@ class Run:
             gradient_norm=norm,
             learning_rate=learning_rate,
             seconds=seconds,
+            decaying=self.feedback.decaying(step),
+            observed=step not in self.not_taken and bool(sums.finite.all()),
             domains=[
                 DomainRecord(
                     domain=name,
-                    loss=float(sums.losses[i] / sums.tokens[i]) if sums.tokens[i] else None,
+                    loss_sum=float(sums.losses[i]),
+                    square_sum=float(sums.squares[i]),
+                    tokens=int(sums.tokens[i]),
                     weight=float(weights[i]),
                     multiplier=float(multipliers[i]),
                     share=float(shares[i]),
-                    tokens=int(sums.tokens[i]),
+                    planned_share=float(self.feedback.planned_shares[i]),
                     epochs=epochs[i],
                 )
                 for i, name in enumerate(self.rows.names)
@@ -322,6 +325,8 @@ class Run:
                 "num_parameters": self.model.num_parameters(),
                 "tokens_per_step": self.config.tokens_per_step,
                 "domains": self.rows.names,
+                "reweighted": self.feedback.controller.reweighted.tolist(),
+                "bytes_per_token": self.feedback.controller.bytes_per_token.tolist(),
                 "environment": self._environment(),
                 "config": as_json(self.config),
             },

@@ -48,6 +48,11 @@ class Sums:
         )
 
     @property
+    def finite(self) -> npt.NDArray[np.bool_]:
+        """Which domains' sums are finite, bool [K]; squares overflow before losses do."""
+        return np.asarray(np.isfinite(self.losses) & np.isfinite(self.squares))
+
+    @property
     def mean_loss(self) -> float:
         """The step's loss in nats per token; 0 without any label."""
         return float(self.losses.sum() / max(1.0, self.tokens.sum()))
