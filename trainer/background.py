@@ -25,6 +25,14 @@ class BackgroundSaver:
         self.executor = None if save_now else ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self.running: Future[None] | None = None
 
+    def __enter__(self) -> BackgroundSaver:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Ends the thread, once what is being saved is there or has failed; `close` says which."""
+        if self.executor is not None:
+            self.executor.shutdown()
+
     def save(self, step: int, tensors: dict[str, Tensors], state: dict[str, Any], score: float | None = None) -> None:
         """Begins to save a checkpoint, after the one before is finished.
 

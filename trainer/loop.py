@@ -7,7 +7,9 @@ and, once finished, ``mix.json`` with the learned weights.
 from __future__ import annotations
 
 import contextlib
+import errno
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,17 +56,29 @@ def train(config: TrainConfig, manifest: MixtureManifest, watcher: Watcher) -> T
         prepare(lambda names: watcher.note("compiling the kernels that read rows; once per machine, some ten seconds"))
         run = Run(config, manifest, ranks)  # checks everything that can be checked, and writes nothing
         folder = held(config.out) if ranks.is_first else contextlib.nullcontext()
-        with folder, reproducible(config, ranks.device), StopRequest() as stop, watcher, run.loader:
-            step = _run_steps(run, stop, watcher)
-            finished = step == config.num_steps
-            summaries: list[DomainSummary] = []
-            if ranks.is_first:
-                summaries = run.metrics.summary(manifest.domains)
-                if finished:
-                    save_learned_mixture(config, manifest, run.feedback.controller.learned_weights(), summaries)
-                run.describe("finished" if finished else "stopped", step)
+        with (
+            _disk(run),
+            folder,
+            reproducible(config, ranks.device),
+            StopRequest() as stop,
+            watcher,
+            run.loader,
+            run.saver,
+        ):
+            first_step = run.resume(watcher)
+            run.describe("running")
+            watcher.begin(first_step, config.num_steps)
+            with _failures_described(run):
+                _run_steps(run, stop, watcher)
+                finished = run.step == config.num_steps
+                summaries: list[DomainSummary] = []
+                if ranks.is_first:
+                    summaries = run.metrics.summary(manifest.domains)
+                    if finished:
+                        save_learned_mixture(config, manifest, run.feedback.controller.learned_weights(), summaries)
+                    run.describe("finished" if finished else "stopped")
     return TrainingReport(
-        step=step,
+        step=run.step,
         num_steps=config.num_steps,
         seconds=time.monotonic() - started,
         domains=summaries,
@@ -73,33 +87,47 @@ def train(config: TrainConfig, manifest: MixtureManifest, watcher: Watcher) -> T
     )
 
 
-def _run_steps(run: Run, stop: StopRequest, watcher: Watcher) -> int:
-    """Runs the steps that are left, saves checkpoints between them, and returns the last step taken."""
+def _run_steps(run: Run, stop: StopRequest, watcher: Watcher) -> None:
+    """Runs the steps that are left, and saves checkpoints between them."""
     config = run.config
-    first_step = run.resume(watcher)
-    run.describe("running", first_step - 1)
-    watcher.begin(first_step, config.num_steps)
-    step, stopping = first_step - 1, run.stopping(stop)
+    stopping = run.stopping(stop)
+    while run.step < config.num_steps and not stopping:
+        run.step += 1
+        try:
+            record = run.train_step(run.step, watcher)
+        except RollBack:
+            run.step = run.roll_back(watcher)
+            continue
+        run.metrics.add(record)
+        watcher.step(record)
+        stopping = run.stopping(stop)
+        if run.step % config.checkpoint_every == 0 or run.step == config.num_steps or stopping:
+            run.save(run.step)
+    run.saver.close()
+
+
+@contextlib.contextmanager
+def _failures_described(run: Run) -> Iterator[None]:
+    """Leaves word in ``training.json`` of what ends a run that has begun."""
     try:
-        while step < config.num_steps and not stopping:
-            step += 1
-            try:
-                record = run.train_step(step, watcher)
-            except RollBack:
-                step = run.roll_back(watcher)
-                continue
-            run.metrics.add(record)
-            watcher.step(record)
-            stopping = run.stopping(stop)
-            if step % config.checkpoint_every == 0 or step == config.num_steps or stopping:
-                run.save(step)
-        run.saver.close()
-    except OSError as error:
-        message = f"cannot write to {config.out}: {error.strerror or error}; {run.last_checkpoint()}."
-        with contextlib.suppress(OSError):  # the disk that failed just now may fail again; the error below says so
-            run.describe(f"failed: {message}", step)
-        raise DataengError(f"{message} Make room; {config.way_on} goes on.") from error
+        yield
     except BaseException as error:
-        run.describe(f"failed: {error or type(error).__name__}", step)
+        what = _disk_failure(run, error) if isinstance(error, OSError) else error or type(error).__name__
+        with contextlib.suppress(OSError):  # the disk that failed just now may fail again
+            run.describe(f"failed: {what}")
         raise
-    return step
+
+
+@contextlib.contextmanager
+def _disk(run: Run) -> Iterator[None]:
+    """Turns what the disk refuses, whatever was being written, into an error that says what is left."""
+    try:
+        yield
+    except OSError as error:
+        first = "Make room" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "Put that right"
+        raise DataengError(f"{_disk_failure(run, error)} {first}; {run.config.way_on} goes on.") from error
+
+
+def _disk_failure(run: Run, error: OSError) -> str:
+    where = run.config.out if error.filename is None else Path(str(error.filename)).parent
+    return f"cannot write to {where}: {error.strerror or error}; {run.last_checkpoint()}."

@@ -70,6 +70,7 @@ class Run:
         self.feedback = Feedback(config, manifest, rows, stages, self.loader)
         self.spikes = SpikeDetector(config.spike_threshold)
         self.incidents = Incidents(config.out, rows)
+        self.step = 0  # the last one that was begun
         self.not_taken: set[int] = set()  # steps whose rows are left out after going back
         self.num_rollbacks = self.num_spikes_in_a_row = 0
         self.has_checkpoint = False  # that this run may go back to
@@ -273,6 +274,7 @@ class Run:
                 )
         done = 0 if checkpoint is None else checkpoint.step
         self.has_checkpoint = checkpoint is not None
+        self.step = done
         # And all have read what is about to be removed.
         self.ranks.agree(np.array([done]), f"the last checkpoint that they find (do all see {config.out}?)")
         if self.ranks.is_first:
@@ -311,7 +313,7 @@ class Run:
         }
         return values if self.ranks.count == 1 else {**values, "parallel": self.config.parallel}
 
-    def describe(self, status: str, step: int) -> None:
+    def describe(self, status: str) -> None:
         """Writes ``training.json``."""
         if not self.ranks.is_first:
             return
@@ -320,7 +322,7 @@ class Run:
             {
                 "format_version": 1,
                 "status": status,
-                "step": step,
+                "step": self.step,
                 "num_steps": self.config.num_steps,
                 "num_parameters": self.model.num_parameters(),
                 "tokens_per_step": self.config.tokens_per_step,

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import math
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -11,23 +15,30 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
+from dataeng.errors import DataengError
+from dataeng.formats import atomic
 from dataeng.formats.atomic import sha256_file, write_json
 from tests.trainer.conftest import TOKENIZER
-from tests.trainer.test_loop import assert_same_run
+from tests.trainer.test_loop import Recorder, assert_same_run, run
 from trainer.cli import app
+from trainer.config import TrainConfig
 from trainer.huggingface import to_huggingface
 from trainer.model import Decoder
 from trainer.presets import ModelConfig
 from trainer.weights import huggingface_name
 
-SHAPE = ModelConfig(vocab_size=257, dim=16, num_layers=1, num_heads=2, num_kv_heads=1, hidden_dim=24, max_positions=32)
+SHAPE = ModelConfig(vocab_size=257, dim=16, num_layers=1, num_heads=2, num_kv_heads=1, hidden_dim=24, max_positions=64)
 STEPS = 200
+
+MakeConfig = Callable[..., TrainConfig]
 
 
 @pytest.fixture
@@ -114,3 +125,85 @@ def test_a_run_that_is_killed_and_then_stopped_ends_as_if_it_never_was(small: li
     assert_same_run(broken, unbroken, STEPS)
     assert (broken / "mix.json").read_bytes() == (unbroken / "mix.json").read_bytes()
     assert not list(broken.rglob("*.tmp"))
+
+
+#: Of the calls that fail: all of them take half a minute.
+STRIDE = 4
+FAILING = ("create", "write", "sync", "rename", "sync_folder")
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_wherever_the_disk_fills_up_the_run_says_so_and_can_go_on(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, background: bool
+) -> None:
+    """Calls that write, from the first to the last of a run, are the first to fail in turn."""
+    options = {"steps": 4, "checkpoint_every": 2, "background_checkpoints": background}
+
+    def config(name: str) -> TrainConfig:
+        return replace(make_config(out=tmp_path / name, **options), model=SHAPE)
+
+    run(config("unbroken"))
+    count, allowed = 0, math.inf
+    real = {name: getattr(atomic.fs, name) for name in FAILING}
+
+    def failing(name: str) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count > allowed:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return real[name](*arguments)
+
+        return call
+
+    for name in FAILING:
+        monkeypatch.setattr(atomic.fs, name, failing(name))
+    run(config("counted"))
+    num_calls, past = count, []
+    assert num_calls > 60  # two checkpoints of four files, two parts of metrics, training.json, mix.json
+    for first in range(2 * background, num_calls, STRIDE):
+        broken = config(f"broken{first}")
+        count, allowed = 0, first
+        with pytest.raises(DataengError, match=r"cannot write to .*: No space left on device; (the|there)") as caught:
+            run(broken)
+        saved = saved_steps(broken.out)
+        told = f"the checkpoint of step {saved[-1]} is intact" if saved else "there is no checkpoint yet"
+        assert f"{told}. Make room; the same command goes on." in str(caught.value)
+        assert not (broken.out / "mix.json").exists() or saved[-1] == 4  # it is the last but one to be written
+        allowed = math.inf
+        watcher = Recorder()
+        assert run(broken, watcher).step == 4
+        assert watcher.steps == list(range(max(saved, default=0) + 1, 5))
+        assert_same_run(broken.out, tmp_path / "unbroken", 4)
+        assert (broken.out / "mix.json").read_bytes() == (tmp_path / "unbroken" / "mix.json").read_bytes()
+        assert not list(broken.out.rglob("*.tmp"))
+        past.append(max(saved, default=0))
+    assert set(past) == {0, 2, 4}
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_a_disk_that_the_kernel_says_is_full(make_config: MakeConfig, tmp_path: Path, background: bool) -> None:
+    """No file may grow beyond 45 kB from step 3 on: the weights fit, the optimizer's moments do not."""
+    options = {"steps": 6, "checkpoint_every": 2, "background_checkpoints": background}
+    unbroken, full = (replace(make_config(out=tmp_path / n, **options), model=SHAPE) for n in ("unbroken", "full"))
+    run(unbroken)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(DataengError, match=r"File too large; the checkpoint of step 2 is intact\. Make room; the"):
+            run(full, Recorder(3, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (45_000, before[1]))))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert saved_steps(full.out) == [2]
+    status = json.loads((full.out / "training.json").read_text())["status"]
+    assert status.startswith("failed: cannot write to") and "File too large" in status
+    watcher = Recorder()
+    run(full, watcher)
+    assert watcher.steps == [3, 4, 5, 6]
+    assert_same_run(full.out, unbroken.out, 6)
+
+
+def test_a_folder_that_cannot_be_written_to(make_config: MakeConfig, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    config = make_config(out=tmp_path / "file" / "run", steps=2)
+    with pytest.raises(DataengError, match=rf"cannot write to {tmp_path}.*: Not a directory; there is no checkpoint"):
+        run(config)
