@@ -44,6 +44,8 @@ Floats = npt.NDArray[np.float64]
 
 MAX_ROLLBACKS = 3
 MAX_SPIKES_IN_A_ROW = 10
+#: What stands in a run's folder beside metrics and checkpoints.
+OWN_FILES = ("training.json", "mix.json", "incidents.jsonl", "quarantine.parquet")
 
 
 class RollBack(Exception):  # noqa: N818 - a way to go, not a fault
@@ -288,6 +290,9 @@ class Run:
         ours = (config.out / "training.json").exists() and learned.resolve() != config.mixture.resolve()
         if done < config.num_steps and ours:
             fs.remove(learned)
+        for name in OWN_FILES:
+            for half in config.out.glob(f".{name}.*.tmp"):  # of a process that was killed
+                fs.remove(half)
         self.metrics.discard_after(done)
         self.incidents.discard_after(done)
         self.checkpoints.discard_after(done)

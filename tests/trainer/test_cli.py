@@ -119,6 +119,44 @@ def test_missing_and_changed_packs(mixture: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "training").exists()
 
 
+def test_checkpoints_of_another_model_and_damaged_ones(mixture: Path, tmp_path: Path) -> None:
+    """Said before anything is changed; what there was goes on to be what it was."""
+    assert invoke("--mixture", mixture, *SMALL, "--checkpoint-every", 2)[0] == 0
+    out = tmp_path / "run" / "training" / "mix"
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    for options, what in (
+        (["--preset", "5m"], "model.num_layers was 4, now 5"),
+        (["--qk-norm"], "model.qk_norm was False, now True"),
+        (["--optimizer", "lion"], "optimizer.name was adamw, now lion"),
+    ):
+        message = error_of("--mixture", mixture, *SMALL, *options)
+        assert f"step-00000004 was made with another configuration: {what}" in message
+        assert "Use the same to resume, another --out for a new run, or --no-resume to discard this one" in message
+    newest = out / "checkpoints" / "step-00000004"
+    for name, data, what in (
+        ("model.safetensors", before[newest / "model.safetensors"][:999], "model.safetensors has 999 bytes"),
+        (
+            "optimizer.safetensors",
+            b"\0" * len(before[newest / "optimizer.safetensors"]),
+            "optimizer.safetensors was alt",
+        ),
+        ("state.json", before[newest / "state.json"][:999], "cannot read checkpoint"),
+    ):
+        (newest / name).write_bytes(data)
+        message = error_of("--mixture", mixture, *SMALL)
+        assert what in message
+        assert "Nothing was changed. --resume-from 2 goes back to the one before, --no-resume starts over." in message
+        (newest / name).write_bytes(before[newest / name])
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file() if path.name != ".lock"} == {
+        path: data for path, data in before.items() if path.name != ".lock"
+    }
+    (newest / "rng.safetensors").unlink()
+    assert "rng.safetensors is missing" in error_of("--mixture", mixture, *SMALL)
+    code, stdout, _ = invoke("--mixture", mixture, *SMALL, "--resume-from", 2)
+    assert code == 0 and "after step 2" in stdout
+    assert (newest / "model.safetensors").read_bytes() == before[newest / "model.safetensors"]
+
+
 def test_rows_that_cannot_be(mixture: Path) -> None:
     message = error_of("--mixture", mixture, *SMALL, "--sequence-length", 10_000_000)
     assert "too few for one row of 10,000,000 + 1; use --sequence-length" in message
