@@ -138,7 +138,7 @@ def test_checkpoints_of_another_model_and_damaged_ones(mixture: Path, tmp_path: 
         (
             "optimizer.safetensors",
             b"\0" * len(before[newest / "optimizer.safetensors"]),
-            "optimizer.safetensors was alt",
+            "optimizer.safetensors was",
         ),
         ("state.json", before[newest / "state.json"][:999], "cannot read checkpoint"),
     ):
