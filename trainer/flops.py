@@ -4,11 +4,11 @@
 
 Positions are those that the model computes, B · T a step, padding and tokens that do not count as labels included.
 
-FLOPs per position, forward and backward: 6 N + 6 · layers · T · heads · head size (Kaplan et al., arXiv 2001.08361; as
-in PaLM, arXiv 2204.02311, appendix B). N counts the weights of matrices that multiply: all layers' and the output's,
-which is the embedding where they are tied; the look-up in an embedding of its own costs nothing. A multiplication and an
-addition are two FLOPs; the backward pass takes twice the forward's. Under LoRA a frozen matrix has 4 instead of 6: its
-own gradient is not computed.
+FLOPs per position, forward and backward: 6 N + 6 · layers · T · heads · head size (Kaplan et al., arXiv 2001.08361;
+as in PaLM, arXiv 2204.02311, appendix B). N counts the weights of matrices that multiply: all layers' and the output's,
+which is the embedding where they are tied; the look-up in an embedding of its own costs nothing. A multiplication and
+an addition are two FLOPs; the backward pass takes twice the forward's. Under LoRA a frozen matrix has 4 instead of 6:
+its own gradient is not computed.
 
 Attention is counted as causal, half of the full matrix of T · T (``causal=False`` gives the full one, 12 instead of 6,
 as nanoGPT and torchtitan count: their MFU is higher for the same speed). Documents within a row see less than that
@@ -27,8 +27,8 @@ from torch import nn
 from trainer.presets import ModelConfig
 
 #: Dense bfloat16 with float32 accumulation, from the vendors' data sheets, which often state twice that ("with
-#: sparsity"). The first whose words are all in the device's name counts, so that "H100 NVL" goes before "H100". A
-#: device that is not here has no MFU unless ``--peak-flops`` says what its peak is: a guess would look like a measurement.
+#: sparsity"). The first whose words are all in the device's name counts, so that "H100 NVL" goes before "H100".
+#: A device that is not here has no MFU unless ``--peak-flops`` says what its peak is: a guess would look measured.
 PEAK_FLOPS: list[tuple[str, float]] = [
     ("GB200", 2500e12),
     ("B200", 2250e12),

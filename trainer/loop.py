@@ -15,6 +15,7 @@ from dataeng.errors import DataengError
 from dataeng.formats.mixture import MixtureManifest
 from dataeng.packing import prepare
 from trainer.config import TrainConfig
+from trainer.description import announce, describe
 from trainer.device import reproducible
 from trainer.learned import save_learned_mixture
 from trainer.monitor import DomainSummary
@@ -28,7 +29,7 @@ from trainer.session import StopRequest, held
 class TrainingReport:
     """How a run ended. ``saved_mixture`` is None when it was stopped before its last step.
 
-    Of several ranks only the first knows the ``domains``, and ``is_first``.
+    Of several ranks only the first knows the ``domains`` and the ``best_validation``, and ``is_first``.
     """
 
     step: int
@@ -36,6 +37,8 @@ class TrainingReport:
     seconds: float
     domains: list[DomainSummary]
     saved_mixture: Path | None
+    best_validation: tuple[int, float] | None = None
+    """The step with the smallest mean held-out loss, and that loss."""
     is_first: bool = True
 
 
@@ -58,17 +61,19 @@ def train(config: TrainConfig, manifest: MixtureManifest, watcher: Watcher) -> T
             step = _run_steps(run, stop, watcher)
             finished = step == config.num_steps
             summaries: list[DomainSummary] = []
+            best = None
             if ranks.is_first:
-                summaries = run.metrics.summary(manifest.domains)
+                summaries, best = run.metrics.summary(manifest.domains), run.metrics.best_validation()
                 if finished:
                     save_learned_mixture(config, manifest, run.feedback.controller.learned_weights(), summaries)
-                run.describe("finished" if finished else "stopped", step)
+                describe(run, "finished" if finished else "stopped", step)
     return TrainingReport(
         step=step,
         num_steps=config.num_steps,
         seconds=time.monotonic() - started,
         domains=summaries,
         saved_mixture=config.save_mixture if finished else None,
+        best_validation=best,
         is_first=ranks.is_first,
     )
 
@@ -76,9 +81,12 @@ def train(config: TrainConfig, manifest: MixtureManifest, watcher: Watcher) -> T
 def _run_steps(run: Run, stop: StopRequest, watcher: Watcher) -> int:
     """Runs the steps that are left, saves checkpoints between them, and returns the last step taken."""
     config = run.config
+    announce(run, watcher)
     first_step = run.resume(watcher)
-    run.describe("running", first_step - 1)
+    describe(run, "running", first_step - 1)
     watcher.begin(first_step, config.num_steps)
+    if first_step == 1:
+        run.validate(0, watcher)
     step, stopping = first_step - 1, run.stopping(stop)
     try:
         while step < config.num_steps and not stopping:
@@ -91,15 +99,16 @@ def _run_steps(run: Run, stop: StopRequest, watcher: Watcher) -> int:
             run.metrics.add(record)
             watcher.step(record)
             stopping = run.stopping(stop)
+            score = None if stopping else run.validate(step, watcher)
             if step % config.checkpoint_every == 0 or step == config.num_steps or stopping:
-                run.save(step)
+                run.save(step, score)
         run.saver.close()
     except OSError as error:
         message = f"cannot write to {config.out}: {error.strerror or error}; {run.last_checkpoint()}."
         with contextlib.suppress(OSError):  # the disk that failed just now may fail again; the error below says so
-            run.describe(f"failed: {message}", step)
+            describe(run, f"failed: {message}", step)
         raise DataengError(f"{message} Make room; {config.way_on} goes on.") from error
     except BaseException as error:
-        run.describe(f"failed: {error or type(error).__name__}", step)
+        describe(run, f"failed: {error or type(error).__name__}", step)
         raise
     return step

@@ -192,6 +192,14 @@ class MetricsWriter:
         parts = [pl.read_parquet(path) for path in _parts(self.folders[table])]
         return pl.concat([empty, *parts], how="diagonal")
 
+    def best_validation(self) -> tuple[int, float] | None:
+        """Returns the step whose written mean held-out loss is smallest, and that loss; None without a validation."""
+        means = self.read("validation").group_by("step").agg(pl.col("loss").mean()).drop_nans("loss")
+        if means.is_empty():
+            return None
+        step, loss = means.sort("loss", "step").row(0)
+        return int(step), float(loss)
+
     def summary(self, names: Iterable[str]) -> list[DomainSummary]:
         """Returns each domain's beginning and end, from the written metrics."""
         metrics, validation = self.read("metrics"), self.read("validation")

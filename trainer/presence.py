@@ -1,7 +1,7 @@
 """How often a domain is met: in which part of the steps its loss can be known, said before a run begins.
 
-Were B rows of a step drawn at random, a domain of share q would be in 1 - (1 - q)^B of the steps. Rows are planned by the
-largest deficit instead, which spaces a domain's rows evenly, about 1 / q rows apart: it is in every step as soon as
+Were B rows of a step drawn at random, a domain of share q would be in 1 - (1 - q)^B of the steps. Rows are planned by
+the largest deficit instead, which spaces a domain's rows evenly, about 1 / q rows apart: it is in every step as soon as
 q B is 1, and in about q B of them below.
 """
 
@@ -56,7 +56,7 @@ def presences(names: Sequence[str], stage_shares: Sequence[npt.NDArray[np.float6
 
 
 def presence_warning(found: Sequence[Presence], batch_size: int, reweighting: Reweighting) -> str | None:
-    """Returns one line that names the domains that many steps have no row of, and what helps; None if there are none."""
+    """Returns one line that names the domains that steps often have no row of, and what helps; None without any."""
     rare = sorted((presence for presence in found if presence.is_rare), key=lambda presence: presence.share)
     if not rare:
         return None

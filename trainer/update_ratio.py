@@ -1,6 +1,6 @@
 """How far one step moves the weights: ‖Δw‖ / ‖w‖ over all that are trained.
 
-About 1e-3 early and less as the learning rate decays is usual; a rise means that the learning rate is too high for where
+About 1e-3, and less as the learning rate decays, is usual; a rise means that the learning rate is too high for where
 the run is, often before the loss shows it. The weights before the step are copied for as long as the step takes. At
 that moment a step's activations are gone, so that the copy rarely is what needs the most memory; it is made in the
 first step, too, so that memory that is too small for it is found out at once.

@@ -9,29 +9,30 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
 from dataeng.errors import ConfigError, FormatError
-from dataeng.formats.mixture import MixtureManifest, load_mixture
+from dataeng.formats.mixture import load_mixture
+from trainer.config import TrainConfig, ValidationConfig
 from trainer.data import MixtureRows
 from trainer.evaluate import DomainScore, SumOverRanks, score
 from trainer.monitor import HeldOutRecord, ValidationRecord
+from trainer.ranks import Ranks
 
 PACKING = "best-fit"  # every document by itself, as in `trainer evaluate`
 
 
 class Validation:
-    """The held-out packs of a manifest, opened and checked, and what they are read with.
+    """The held-out packs of a manifest, opened and checked, and how often they are read.
 
     Args:
-      path: a mixture manifest of packs that are not trained on.
-      trained: the manifest and the rows of the training, for their tokenizer and packs.
-      tokens_per_domain: about how many are read of every domain.
-      verify: as `MixtureRows.verify`.
+      trained: the rows of the training, for their tokenizer, their length and their packs.
+      num_steps: of the run; the last one is always validated.
       rank: of ``num_ranks`` processes, which share the rows; all of them call `run` together.
+      sum_over_ranks: adds arrays of all ranks.
 
     Raises:
       ConfigError: the held-out packs were made with another tokenizer.
@@ -40,9 +41,9 @@ class Validation:
 
     def __init__(
         self,
-        path: Path,
-        trained: tuple[MixtureManifest, MixtureRows],
-        tokens_per_domain: int,
+        config: ValidationConfig,
+        trained: MixtureRows,
+        num_steps: int,
         device: torch.device,
         *,
         verify: bool | None = None,
@@ -50,21 +51,21 @@ class Validation:
         num_ranks: int = 1,
         sum_over_ranks: SumOverRanks | None = None,
     ) -> None:
-        manifest, (training, training_rows) = load_mixture(path), trained
-        if manifest.tokenizer_sha256 != training.tokenizer_sha256:
+        path, manifest = config.mixture, load_mixture(config.mixture)
+        if manifest.tokenizer_sha256 != trained.manifest.tokenizer_sha256:
             raise ConfigError(
-                f"--validate {path}: its packs were made with the tokenizer {manifest.tokenizer_sha256}, those that are "
-                f"trained on with {training.tokenizer_sha256}. Tokenize the held-out documents with the same one."
+                f"--validate {path}: its packs were made with the tokenizer {manifest.tokenizer_sha256}, those of the "
+                f"training with {trained.manifest.tokenizer_sha256}. Tokenize the held-out documents with that one."
             )
         try:
-            self.rows = MixtureRows(manifest, path, training_rows.sequence_length, PACKING)
+            self.rows = MixtureRows(manifest, path, trained.sequence_length, PACKING)
             if rank == 0:
                 self.rows.verify(verify)
         except FormatError as error:
             raise FormatError(f"--validate {path}: {error}") from error
-        self.path, self.tokens_per_domain, self.device = path, tokens_per_domain, device
+        self.config, self.num_steps, self.device = config, num_steps, device
         self.rank, self.num_ranks, self.sum_over_ranks = rank, num_ranks, sum_over_ranks
-        self.not_held_out = _domains_in_both(self.rows, training_rows)
+        self.not_held_out = _domains_in_both(self.rows, trained)
 
     @property
     def warning(self) -> str | None:
@@ -72,9 +73,13 @@ class Validation:
         if not self.not_held_out:
             return None
         return (
-            f"note: --validate {self.path}: packs of {', '.join(self.not_held_out)} are trained on, too; their held-out "
-            "loss says what is remembered, not what was learned."
+            f"note: --validate {self.config.mixture}: packs of {', '.join(self.not_held_out)} are trained on, too; "
+            "their held-out loss says what is remembered, not what was learned."
         )
+
+    def is_due(self, step: int) -> bool:
+        """Whether the weights after ``step`` are validated: before the first, every so often, and after the last."""
+        return step % self.config.every == 0 or step == self.num_steps
 
     def run(self, model: nn.Module, step: int) -> ValidationRecord:
         """Returns the losses of the weights after ``step``. ``model`` is called as `trainer.model.Decoder` is."""
@@ -82,13 +87,29 @@ class Validation:
             scores = score(
                 model,
                 self.rows,
-                self.tokens_per_domain,
+                self.config.tokens,
                 self.device,
                 rank=self.rank,
                 num_ranks=self.num_ranks,
                 sum_over_ranks=self.sum_over_ranks,
             )
         return ValidationRecord(step=step, domains=[_record(found) for found in scores])
+
+
+def open_validation(config: TrainConfig, rows: MixtureRows, ranks: Ranks) -> Validation | None:
+    """Returns the validation that a run asks for, or None; raises as `Validation`."""
+    if config.validation is None:
+        return None
+    return Validation(
+        config.validation,
+        rows,
+        config.num_steps,
+        ranks.device,
+        verify=config.verify_packs,
+        rank=ranks.rank,
+        num_ranks=ranks.count,
+        sum_over_ranks=ranks.sum,
+    )
 
 
 @contextlib.contextmanager
@@ -99,6 +120,9 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         model.train(was_training)
+        for module in model.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()  # without a backward pass, weights that came together would stay together
 
 
 def _record(found: DomainScore) -> HeldOutRecord:

@@ -52,8 +52,8 @@ def test_one_line_names_them_and_says_what_helps() -> None:
     found = presences(NAMES, [SHARES], 8)
     line = presence_warning(found, 8, Reweighting())
     assert line == (
-        "note: with 8 rows a step, some domains are not in every step, and their losses are not known in between: qa in "
-        "1 of 7 (drawn at random: 15%), books in 1 of 2 (drawn at random: 49%). --batch-size 50 would put them into "
+        "note: with 8 rows a step, some domains are not in every step, and their losses are not known in between: qa "
+        "in 1 of 7 (drawn at random: 15%), books in 1 of 2 (drawn at random: 49%). --batch-size 50 would put them into "
         "every step; with `ema` in the manifest's reweighting, weights would rest on more than the last row."
     )
     averaged = presence_warning(found, 8, Reweighting(ema=0.9))
