@@ -18,6 +18,7 @@ from trainer.monitor import DomainRecord, HeldOutRecord, StepRecord, ValidationR
 PLAIN_INTERVAL_SECONDS = 5.0
 #: Speed is shown as the mean of so many steps: single ones jump.
 SPEED_STEPS = 20
+Part = tuple[str, str]  # a label, perhaps empty, and a value with its unit
 
 
 class Watcher(Protocol):
@@ -90,10 +91,10 @@ class PlainWatcher:
             return
         self.last_line = now
         domains = ", ".join(f"{d.domain} {_loss(d.loss)}" for d in record.domains)
-        self.note(
-            f"step {record.step}/{self.num_steps}  loss {record.loss:.4f} ({domains})  {_state(record)}  "
-            f"{self.pace.speed(record)}{self.pace.left(record.step, self.num_steps)}"
-        )
+        parts = [("loss", f"{record.loss:.4f} ({domains})"), *_state(record), *self.pace.speed(record)]
+        line = "  ".join(f"{label} {value}".strip() for label, value in parts)
+        left = f"  {self.pace.left(record.step, self.num_steps)} left" if record.step < self.num_steps else ""
+        self.note(f"step {record.step}/{self.num_steps}  {line}{left}")
 
     def validated(self, record: ValidationRecord) -> None:
         domains = ", ".join(f"{d.domain} {d.loss:.3f}" for d in record.domains)
@@ -124,6 +125,7 @@ class LiveWatcher:
         self.live = Live(self.bar, console=console, refresh_per_second=8, transient=True)
         self.console = console
         self.pace = Pace()
+        self.last: StepRecord | None = None
         self.held_out: ValidationRecord | None = None
 
     def note(self, message: str) -> None:
@@ -136,15 +138,22 @@ class LiveWatcher:
     def step(self, record: StepRecord) -> None:
         self.pace.add(record)
         self.bar.update(self.task, completed=record.step)
-        held_out = self.held_out
-        totals = [f"loss {record.loss:.4f}"]
-        if held_out is not None:
-            totals.append(f"held-out {held_out.mean_loss:.4f} (step {held_out.step})")
-        lines = Text("   ".join([*totals, _state(record)]) + "\n" + self.pace.speed(record))
-        self.live.update(Group(self.bar, lines, Text(), _domain_table(record.domains, held_out)))
+        self.last = record
+        self._draw(record)
 
     def validated(self, record: ValidationRecord) -> None:
         self.held_out = record
+        if self.last is not None:
+            self._draw(self.last)
+
+    def _draw(self, record: StepRecord) -> None:
+        """Two lines under the bar, narrow enough for 80 columns, and the domains."""
+        held_out, (gradient, rate) = self.held_out, _state(record)
+        first = [("loss", f"{record.loss:.4f}"), gradient]
+        if held_out is not None:
+            first.insert(1, ("held-out", f"{held_out.mean_loss:.4f} (step {held_out.step})"))
+        lines = Text("\n").join(_line(parts) for parts in (first, [rate, *self.pace.speed(record)]))
+        self.live.update(Group(self.bar, lines, Text(), _domain_table(record.domains, held_out)))
 
     def __enter__(self) -> LiveWatcher:
         self.live.start()
@@ -166,26 +175,31 @@ class Pace:
         """Counts a step."""
         self.recent.append(record)
 
-    def speed(self, record: StepRecord) -> str:
-        """Says speed, MFU where it is known, and memory."""
+    def speed(self, record: StepRecord) -> list[Part]:
+        """Returns speed, MFU where it is known, and memory."""
         seconds = sum(r.seconds for r in self.recent)
-        parts = [f"{sum(r.tokens_per_second * r.seconds for r in self.recent) / seconds:,.0f} tokens/s"]
+        tokens = sum(r.tokens_per_second * r.seconds for r in self.recent)
+        parts = [("", f"{tokens / seconds:,.0f} tokens/s")]
         known = [(r.mfu, r.seconds) for r in self.recent if r.mfu is not None]
         if known:
-            parts.append(f"MFU {sum(mfu * s for mfu, s in known) / sum(s for _, s in known):.1%}")
+            parts.append(("MFU", f"{sum(mfu * s for mfu, s in known) / sum(s for _, s in known):.1%}"))
         if record.peak_memory_bytes is not None:
-            parts.append(f"memory {record.peak_memory_bytes / 1e9:.2f} GB")
-        return "  ".join(parts)
+            parts.append(("memory", f"{record.peak_memory_bytes / 1e9:.2f} GB"))
+        return parts
 
     def left(self, step: int, num_steps: int) -> str:
-        """Says how long the steps that are left will take, at the pace of the last ones."""
+        """Returns how long the steps that are left will take, at the pace of the last ones, as 1:05:20."""
         seconds = round((num_steps - step) * sum(r.seconds for r in self.recent) / len(self.recent))
-        hours, minutes = seconds // 3600, seconds // 60 % 60
-        return f"  {hours}:{minutes:02}:{seconds % 60:02} left" if step < num_steps else ""
+        return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
 
 
-def _state(record: StepRecord) -> str:
-    return f"gradient norm {record.gradient_norm:.2f}  learning rate {record.learning_rate:.2e}"
+def _state(record: StepRecord) -> list[Part]:
+    return [("gradient norm", f"{record.gradient_norm:.2f}"), ("learning rate", f"{record.learning_rate:.2e}")]
+
+
+def _line(parts: list[Part]) -> Text:
+    """Values with paler labels before them."""
+    return Text("   ").join(Text.assemble((f"{label} " if label else "", "dim"), value) for label, value in parts)
 
 
 def _domain_table(domains: list[DomainRecord], validation: ValidationRecord | None) -> RenderableType:

@@ -110,7 +110,8 @@ def _facts(described: dict[str, Any], measured: Measured, best: tuple[int, float
     utilization = steps.drop_nulls("mfu")
     if len(utilization):
         # Over time, as tokens over seconds are.
-        mean = float((utilization["mfu"] * utilization["seconds"]).sum() / utilization["seconds"].sum())
+        used = utilization["mfu"].to_numpy() * utilization["seconds"].to_numpy()
+        mean = float(used.sum() / utilization["seconds"].to_numpy().sum())
         facts.append(("MFU", f"{mean:.1%}", f"of {described['peak_flops'] / 1e12:,.4g} TFLOP/s a device"))
     memory = steps["peak_memory_bytes"].drop_nulls()
     if len(memory):

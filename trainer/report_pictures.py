@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle, pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import polars as pl
@@ -25,9 +25,10 @@ COLOURS = (
     "#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5", "#9c6b4e", "#9498a0"
 )  # fmt: skip
 INK, SOFT, ALARM = "#1c2430", "#8a94a3", "#d03535"
-HELD_OUT_STYLE = {"linestyle": (0, (4, 2)), "marker": "o", "markersize": 3.2, "linewidth": 1.3}
+HELD_OUT_STYLE: dict[str, Any] = {"linestyle": (0, (4, 2)), "marker": "o", "markersize": 3.2, "linewidth": 1.3}
 
 Draw = Callable[["Axes"], None]
+Keys = list[tuple[str, str]]  # names with their colours
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,7 @@ class Picture:
     title: str
     caption: str
     svg: str
-    keys: list[tuple[str, str]] = field(default_factory=list)
+    keys: Keys = field(default_factory=list)
     wide: bool = False
 
 
@@ -86,26 +87,25 @@ def draw_pictures(measured: Measured) -> list[Picture]:
         return draw
 
     pictures = [_losses_of_domains(measured), _losses(measured)]
-    of_domains = {"keys": trained}
-    plain: list[tuple[str, str, Draw, dict[str, list[tuple[str, str]]]]] = [
-        ("Weight by domain", "The controller's weights on the domains' losses.", per_domain("weight"), of_domains),
+    plain: list[tuple[str, str, Draw, Keys]] = [
+        ("Weight by domain", "The controller's weights on the domains' losses.", per_domain("weight"), trained),
         ("Share by domain", "Of the labels, as planned; shares move with stages, and with feedback by sampling.",
-         per_domain("share"), of_domains),
-        ("Epochs by domain", "How often each domain has been read.", per_domain("epochs"), of_domains),
+         per_domain("share"), trained),
+        ("Epochs by domain", "How often each domain has been read.", per_domain("epochs"), trained),
         ("Gradient norm", "Before clipping, logarithmic. Spikes here come before spikes of the loss.",
-         of_steps("gradient_norm", "log"), {}),
+         of_steps("gradient_norm", "log"), []),
         ("Update ratio", "How far a step moves the weights, ‖Δw‖ / ‖w‖, logarithmic. About 0.001 is usual.",
-         of_steps("update_ratio", "log"), {}),
-        ("Learning rate", "Of the step.", of_steps("learning_rate", "linear"), {}),
-        ("Speed", "Labels per second.", of_steps("tokens_per_second", "linear", smoothed=True), {}),
+         of_steps("update_ratio", "log"), []),
+        ("Learning rate", "Of the step.", of_steps("learning_rate", "linear"), []),
+        ("Speed", "Labels per second.", of_steps("tokens_per_second", "linear", smoothed=True), []),
         ("Model FLOPs utilization", "Which part of the hardware's peak the model's own arithmetic takes.",
-         of_steps("mfu", "percent", smoothed=True), {}),
+         of_steps("mfu", "percent", smoothed=True), []),
     ]  # fmt: skip
     column_of = {"Update ratio": "update_ratio", "Model FLOPs utilization": "mfu"}
-    for title, caption, draw, options in plain:
+    for title, caption, draw, keys in plain:
         if title in column_of and steps[column_of[title]].null_count() == len(steps):
             continue
-        pictures.append(Picture(title=title, caption=caption, svg=_svg(draw, title, incidents), **options))
+        pictures.append(Picture(title=title, caption=caption, svg=_svg(draw, title, incidents), keys=keys))
     return pictures
 
 

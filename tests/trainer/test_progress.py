@@ -88,7 +88,8 @@ def test_the_live_table_shows_every_domain() -> None:
     plain = shown(LiveWatcher, terminal=True, validated=False)
     assert ["web", "3.250", "0.750", "0.500", "0.12"] in [line.split() for line in plain.splitlines()]
     assert "held-out" not in plain
-    assert "held-out 3.7500 (step 4)" in text and "128 tokens/s  MFU 41.2%  memory 1.50 GB" in text
+    assert "loss 3.2500   held-out 3.7500 (step 4)   gradient norm 1.50" in text
+    assert "learning rate 2.00e-03   128 tokens/s   MFU 41.2%   memory 1.50 GB" in text
 
 
 def test_the_pace_is_that_of_the_last_steps() -> None:
@@ -96,7 +97,6 @@ def test_the_pace_is_that_of_the_last_steps() -> None:
     for step in range(1, 2 * SPEED_STEPS + 1):
         slow = step <= SPEED_STEPS
         pace.add(replace(record(step), seconds=4.0 if slow else 2.0, mfu=None if slow else 0.5, peak_memory_bytes=None))
-    assert pace.speed(record(40)) == "32 tokens/s  MFU 50.0%  memory 1.50 GB"
-    assert pace.speed(replace(record(40), peak_memory_bytes=None)) == "32 tokens/s  MFU 50.0%"
-    assert pace.left(40, 2000) == "  1:05:20 left"
-    assert pace.left(2000, 2000) == ""
+    assert pace.speed(record(40)) == [("", "32 tokens/s"), ("MFU", "50.0%"), ("memory", "1.50 GB")]
+    assert pace.speed(replace(record(40), peak_memory_bytes=None)) == [("", "32 tokens/s"), ("MFU", "50.0%")]
+    assert pace.left(40, 2000) == "1:05:20"
