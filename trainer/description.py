@@ -71,4 +71,4 @@ def environment(run: Run) -> dict[str, Any]:
 def _hardware(run: Run) -> str:
     device = run.ranks.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
-    return name if run.ranks.count == 1 else f"{run.ranks.count} ranks ({name})"
+    return name if run.ranks.count == 1 else f"{run.ranks.count} ranks, weights by {run.config.parallel} ({name})"

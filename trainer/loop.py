@@ -52,8 +52,6 @@ def train(config: TrainConfig, manifest: MixtureManifest, watcher: Watcher) -> T
     started = time.monotonic()
     with open_ranks(config) as ranks:
         watcher = watcher if ranks.is_first else SilentWatcher()
-        if ranks.count > 1:
-            watcher.note(f"{ranks.count} ranks, weights by {config.parallel}")
         prepare(lambda names: watcher.note("compiling the kernels that read rows; once per machine, some ten seconds"))
         run = Run(config, manifest, ranks)  # checks everything that can be checked, and writes nothing
         folder = held(config.out) if ranks.is_first else contextlib.nullcontext()
