@@ -4,14 +4,14 @@
 
 Positions are those that the model computes, B · T a step, padding and tokens that do not count as labels included.
 
-FLOPs per position, forward and backward: 6 N + 6 · layers · T · heads · head size (Kaplan et al., arXiv 2001.08361;
-as in PaLM, arXiv 2204.02311, appendix B). N counts the weights of matrices that multiply: all layers' and the output's,
+FLOPs per position, forward and backward: 6 N + 6 · layers · T · heads · head size (PaLM's, arXiv 2204.02311, appendix
+B, with half its term for attention, see below). N counts the weights of matrices that multiply: all layers' and the output's,
 which is the embedding where they are tied; the look-up in an embedding of its own costs nothing. A multiplication and
 an addition are two FLOPs; the backward pass takes twice the forward's. Under LoRA a frozen matrix has 4 instead of 6:
 its own gradient is not computed.
 
 Attention is counted as causal, half of the full matrix of T · T (``causal=False`` gives the full one, 12 instead of 6,
-as nanoGPT and torchtitan count: their MFU is higher for the same speed). Documents within a row see less than that
+as PaLM, nanoGPT and torchtitan count: their MFU is higher for the same speed). Documents within a row see less than that
 half, so that the figure overstates what a kernel that skips the rest computes. Recomputed layers (``recompute_every``)
 and logits are not counted again: MFU is about the model, not about how it is run. The optimizer's arithmetic is left
 out; it does not grow with the batch.
