@@ -218,7 +218,7 @@ def test_every_verb_and_every_table_is_in_the_docs() -> None:
     tables = (ROOT / "docs/run_folder.md").read_text()
     for view in (
         "documents", "rejects", "signals", "stages", "drops", "dedup", "clusters", "alarms", "packs", "training",
-        "training_steps",
+        "training_steps", "validation",
     ):  # fmt: skip
         assert f"| `{view}` |" in tables
 

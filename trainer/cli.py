@@ -118,6 +118,21 @@ def train(
     background_checkpoints: Annotated[
         bool, typer.Option("--background-checkpoints", help="Write checkpoints while training goes on.")
     ] = False,
+    validate: Annotated[
+        Path | None,
+        typer.Option(
+            help="A mixture manifest of held-out packs: their losses while the run goes on.", metavar="MANIFEST"
+        ),
+    ] = None,
+    validate_every: Annotated[int | None, typer.Option(help="Steps. Default: with every checkpoint.")] = None,
+    validate_tokens: Annotated[int, typer.Option(help="How many to read of every held-out domain.")] = 50_000,
+    update_ratio_every: Annotated[
+        int, typer.Option(help="Steps between measurements of how far one moves the weights. 0: none.")
+    ] = 50,
+    peak_flops: Annotated[
+        float | None,
+        typer.Option(help="FLOP/s of one device, for MFU, such as 989e12. Default: known for common GPUs."),
+    ] = None,
     log: Annotated[
         list[str] | None, typer.Option(help="Log to tensorboard, wandb or mlflow, too; may be given several times.")
     ] = None,
@@ -175,6 +190,11 @@ def train(
         rope_theta=rope_theta,
         rope_scaling=rope_scaling,
         recompute_every=recompute_every,
+        validate=validate,
+        validate_every=validate_every,
+        validate_tokens=validate_tokens,
+        update_ratio_every=update_ratio_every,
+        peak_flops=peak_flops,
     )
     with _errors_shown():
         _run(options, log or [])
@@ -256,7 +276,7 @@ def _run(options: Options, trackers: list[str]) -> None:
         from trainer.loop import train as run_training
     except ModuleNotFoundError as error:
         raise ConfigError(f"training needs '{error.name}': pip install 'dataeng[trainer]'.") from error
-    from trainer.config import as_json
+    from trainer.identity import as_json
     from trainer.progress import LiveWatcher, PlainWatcher
     from trainer.trackers import TrackedWatcher
 
@@ -271,15 +291,21 @@ def _run(options: Options, trackers: list[str]) -> None:
 
 def _show(console: Console, report: TrainingReport, config: TrainConfig) -> None:
     """Prints the table of domains, and where things are."""
+    validated = any(d.held_out_loss is not None for d in report.domains)
     table = Table("domain", box=None, padding=(0, 2))
-    for column in ("first loss", "last loss", "weight", "share", "epochs"):
+    for column in ("first loss", "last loss", *(["held-out"] if validated else []), "weight", "share", "epochs"):
         table.add_column(column, justify="right")
     for d in report.domains:
-        losses = ["-" if loss is None else f"{loss:.3f}" for loss in (d.first_loss, d.last_loss)]
+        found = (d.first_loss, d.last_loss, *([d.held_out_loss] if validated else []))
+        losses = ["-" if loss is None else f"{loss:.3f}" for loss in found]
         table.add_row(Text(d.domain), *losses, f"{d.weight:.3f}", f"{d.share:.3f}", f"{d.epochs:.2f}")
     console.print(table)
     ending = "finished" if report.step == report.num_steps else f"stopped; {config.way_on} goes on"
-    lines = [f"{ending} at step {report.step} of {report.num_steps} after {report.seconds:.0f} s", f"run: {config.out}"]
+    lines = [f"{ending} at step {report.step} of {report.num_steps} after {report.seconds:.0f} s"]
+    if report.best_validation is not None:
+        step, loss = report.best_validation
+        lines.append(f"smallest held-out loss: {loss:.4f} after step {step}, the mean of the domains")
+    lines += [f"run: {config.out}", f"curves: trainer report {config.out}"]
     if report.saved_mixture is not None:
         lines.append(f"learned mixture: {report.saved_mixture}")
     for line in lines:

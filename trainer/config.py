@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -66,6 +66,15 @@ class LossConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ValidationConfig:
+    """Held-out packs, how often they are read, and how much of every domain (see `trainer.validation`)."""
+
+    mixture: Path
+    every: int
+    tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Options:
     """What a person may ask for. None means: the preset's value, the manifest's, or a derived one."""
 
@@ -113,11 +122,16 @@ class Options:
     lora: int | None = None
     lora_alpha: float | None = None
     lora_targets: str = ", ".join(MATRICES)
+    validate: Path | None = None
+    validate_every: int | None = None
+    validate_tokens: int = 50_000
+    update_ratio_every: int = 50
+    peak_flops: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Everything about one run, resolved. `identity` is the part that decides its numbers."""
+    """Everything about one run, resolved. `trainer.identity` has the part that decides its numbers."""
 
     mixture: Path
     out: Path
@@ -152,6 +166,9 @@ class TrainConfig:
     init_from_sha256: str | None
     recompute_every: int
     lora: LoraConfig | None
+    validation: ValidationConfig | None
+    update_ratio_every: int
+    peak_flops: float | None
 
     @property
     def way_on(self) -> str:
@@ -220,7 +237,23 @@ def derive_config(options: Options, manifest: MixtureManifest) -> TrainConfig:
         init_from_sha256=None if options.init_from is None else fingerprint(options.init_from),
         recompute_every=options.recompute_every,
         lora=derive_lora(options),
+        validation=_validation(options, checkpoint_every),
+        update_ratio_every=options.update_ratio_every,
+        peak_flops=options.peak_flops,
     )
+
+
+def _validation(options: Options, checkpoint_every: int) -> ValidationConfig | None:
+    """Returns what is validated, with every checkpoint unless asked otherwise; None without held-out packs."""
+    every = checkpoint_every if options.validate_every is None else options.validate_every
+    for name, value in {"--validate-every": every, "--validate-tokens": options.validate_tokens}.items():
+        if value < 1:
+            raise ConfigError(f"{name} is {value}; expected at least 1.")
+    if options.validate is None:
+        if options.validate_every is not None:
+            raise ConfigError("--validate-every needs --validate MANIFEST: a mixture of packs that are not trained on.")
+        return None
+    return ValidationConfig(mixture=options.validate, every=every, tokens=options.validate_tokens)
 
 
 def _check_ranges(
@@ -239,8 +272,14 @@ def _check_ranges(
     }.items():
         if value < 1:
             raise ConfigError(f"{name} is {value}; expected at least 1.")
-    if options.recompute_every < 0:
-        raise ConfigError(f"--recompute-every is {options.recompute_every}; expected 0 (never) or more.")
+    for name, value in {
+        "--recompute-every": options.recompute_every,
+        "--update-ratio-every": options.update_ratio_every,
+    }.items():
+        if value < 0:
+            raise ConfigError(f"{name} is {value}; expected 0 (never) or more.")
+    if options.peak_flops is not None and not (math.isfinite(options.peak_flops) and options.peak_flops > 0):
+        raise ConfigError(f"--peak-flops is {options.peak_flops:g}; expected a number above 0, such as 989e12.")
     if options.rope_theta is not None and not (math.isfinite(options.rope_theta) and options.rope_theta > 1):
         raise ConfigError(f"--rope-theta is {options.rope_theta:g}; expected a number above 1.")
     if not (math.isfinite(learning_rate) and learning_rate > 0):
@@ -300,51 +339,3 @@ def default_out(mixture: Path, manifest: MixtureManifest) -> Path:
     run = Path("runs") if manifest.run is None else Path(os.path.normpath(mixture.parent / manifest.run))
     name = f"{mixture.stem}-{len(manifest.history) + 1}" if manifest.history else mixture.stem
     return run / "training" / name
-
-
-def identity(config: TrainConfig, manifest: MixtureManifest, pack_hashes: dict[str, list[str]]) -> dict[str, Any]:
-    """Returns, as one flat mapping, everything that decides the numbers of a run; a checkpoint fits only the same.
-
-    ``pack_hashes`` holds, by domain, the SHA-256 of every ``pack.json``, and so of every token.
-    Paths, device, threads, ranks and how often to save are not in it: they may change between a run and its resumption.
-    """
-    values: dict[str, Any] = {
-        "steps": config.num_steps,
-        "batch_size": config.batch_size,
-        "sequence_length": config.sequence_length,
-        "packing": config.packing,
-        "document_mask": config.document_mask,
-        "accumulate": config.accumulate,
-        "on_spike": config.on_spike,
-        "spike_threshold": config.spike_threshold,
-        "seed": config.seed,
-        "tokenizer_sha256": manifest.tokenizer_sha256,
-        "init_from_sha256": config.init_from_sha256,
-    }
-    if config.lora is not None:
-        targets = ", ".join(sorted(config.lora.targets))
-        values.update({"lora.rank": config.lora.rank, "lora.alpha": config.lora.alpha, "lora.targets": targets})
-    for prefix, section in (
-        ("model", asdict(config.model)),
-        ("optimizer", asdict(config.optimizer)),
-        ("schedule", asdict(config.schedule)),
-        ("loss", asdict(config.loss)),
-        ("reweighting", config.reweighting.model_dump()),
-    ):
-        values.update({f"{prefix}.{name}": value for name, value in section.items()})
-    values["domains"] = ", ".join(manifest.domains)
-    for name, domain in manifest.domains.items():
-        for field in ("num_documents", "num_tokens", "weight", "max_epochs"):
-            values[f"domains.{name}.{field}"] = getattr(domain, field)
-        values[f"domains.{name}.order"] = None if domain.order is None else domain.order.model_dump()
-        values[f"domains.{name}.pack_sha256"] = ", ".join(pack_hashes[name])
-    for stage in manifest.schedule:
-        values[f"stages.{stage.name}"] = stage.model_dump()
-    return values
-
-
-def as_json(config: TrainConfig) -> dict[str, Any]:
-    """Returns the configuration as JSON values, for ``training.json``."""
-    values = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()}
-    values["reweighting"] = config.reweighting.model_dump()
-    return values

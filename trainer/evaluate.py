@@ -8,6 +8,7 @@ exponential; bits per byte divides by the bytes of text that a token stands for,
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,6 +16,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor, nn
 
 from dataeng.errors import ConfigError
 from dataeng.formats.mixture import MixtureManifest
@@ -29,6 +31,8 @@ from trainer.tokenizer_files import check_same_tokenizer
 from trainer.weights import load_weights
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+SumOverRanks = Callable[[Floats], Floats]
 ROWS_AT_A_TIME = 8
 CHUNK_TOKENS = 1024
 
@@ -109,13 +113,43 @@ def held_out_rows(manifest: MixtureManifest, mixture: Path, sequence_length: int
 
 
 @torch.no_grad()
-def score(model: Decoder, rows: MixtureRows, tokens_per_domain: int, device: torch.device) -> list[DomainScore]:
-    """Returns the scores of every domain, on about ``tokens_per_domain`` tokens spread evenly over its rows."""
+def score(
+    model: nn.Module,
+    rows: MixtureRows,
+    tokens_per_domain: int,
+    device: torch.device,
+    *,
+    rank: int = 0,
+    num_ranks: int = 1,
+    sum_over_ranks: SumOverRanks | None = None,
+) -> list[DomainScore]:
+    """Returns the scores of every domain, on about ``tokens_per_domain`` tokens spread evenly over its rows.
+
+    ``model`` is called as `Decoder` is. Several ranks read the rows by turns, and every rank gets the scores of all:
+    ``sum_over_ranks`` adds their arrays. All call the model equally often, as shards of weights want it, with as many
+    rows: what is missing is filled with rows that do not count.
+    """
+    chosen = [chosen_rows(count, rows.sequence_length, tokens_per_domain) for count in rows.num_rows]
+    domains = np.repeat(np.arange(len(chosen)), [len(part) for part in chosen])
+    places = np.concatenate(chosen)
+    sums = np.zeros((2, len(places)))  # losses and counts; each row is read by one rank, the others add 0 to it
+    for first in range(0, len(places), ROWS_AT_A_TIME * num_ranks):
+        start = first + rank * ROWS_AT_A_TIME
+        batch = np.arange(start, start + ROWS_AT_A_TIME)
+        own = batch[batch < len(places)]
+        read = np.minimum(batch, len(places) - 1)
+        sums[:, own] = _row_sums(model, rows, domains[read], places[read], device)[:, : len(own)]
+    if sum_over_ranks is not None:
+        sums = sum_over_ranks(sums)
     bytes_per_token = rows.bytes_per_token().tolist()
     return [
-        DomainScore(domain=name, bytes_per_token=bytes_per_token[number], row_losses=sums[0], row_tokens=sums[1])
+        DomainScore(
+            domain=name,
+            bytes_per_token=bytes_per_token[number],
+            row_losses=sums[0, domains == number],
+            row_tokens=sums[1, domains == number],
+        )
         for number, name in enumerate(rows.names)
-        for sums in [_row_sums(model, rows, number, tokens_per_domain, device)]
     ]
 
 
@@ -139,25 +173,22 @@ def chosen_rows(num_rows: int, sequence_length: int, tokens: int) -> npt.NDArray
     return np.linspace(0, num_rows - 1, count).astype(np.int64)
 
 
-def _row_sums(
-    model: Decoder, rows: MixtureRows, domain: int, tokens: int, device: torch.device
-) -> tuple[Floats, Floats]:
-    chosen = chosen_rows(rows.num_rows[domain], rows.sequence_length, tokens)
-    losses, counts = [], []
-    for first in range(0, len(chosen), ROWS_AT_A_TIME):
-        part = chosen[first : first + ROWS_AT_A_TIME]
-        batch = rows.batch(np.full(len(part), domain, np.int64), part)
-        tokens_bt = torch.from_numpy(batch.tokens).to(device).long()
-        counted_bt = torch.from_numpy(batch.labels).to(device).double()
-        with autocast(device):
-            documents = documents_of(torch.from_numpy(batch.documents[:, :-1]), device)
-            hidden_btd = model(tokens_bt[:, :-1], documents)
-            losses_n = token_losses(
-                hidden_btd.flatten(0, 1), model.output_weight, tokens_bt[:, 1:].flatten(), CHUNK_TOKENS
-            )
-        losses.append((losses_n.view(len(part), -1).double() * counted_bt).sum(1).cpu().numpy())
-        counts.append(counted_bt.sum(1).cpu().numpy())
-    return np.concatenate(losses), np.concatenate(counts)
+def _row_sums(model: nn.Module, rows: MixtureRows, domains: Ints, places: Ints, device: torch.device) -> Floats:
+    """Returns the summed losses and the label counts of rows, float64 [2, B]."""
+    batch = rows.batch(domains, places)
+    tokens_bt = torch.from_numpy(batch.tokens).to(device).long()
+    counted_bt = torch.from_numpy(batch.labels).to(device).double()
+    labels_n = tokens_bt[:, 1:].flatten()
+
+    def losses(hidden_btd: Tensor, output_weight: Tensor) -> Tensor:
+        return token_losses(hidden_btd.flatten(0, 1), output_weight, labels_n, CHUNK_TOKENS)
+
+    documents = documents_of(torch.from_numpy(batch.documents[:, :-1]), device)
+    with autocast(device):
+        # The losses are the model's last act: only so far are the weights of a sharded model whole.
+        losses_n: Tensor = model(tokens_bt[:, :-1], documents, losses)
+    sums_b = (losses_n.view(len(domains), -1).double() * counted_bt).sum(1)
+    return torch.stack([sums_b, counted_bt.sum(1)]).cpu().numpy()
 
 
 def _ratio_error(sums: Floats, counts: Floats) -> float:

@@ -17,6 +17,7 @@ from dataeng.errors import DataengError
 from dataeng.formats.mixture import MixtureManifest
 from dataeng.packing import prepare
 from trainer.config import TrainConfig
+from trainer.description import announce, describe
 from trainer.device import reproducible
 from trainer.learned import save_learned_mixture
 from trainer.monitor import DomainSummary
@@ -30,7 +31,7 @@ from trainer.session import StopRequest, held
 class TrainingReport:
     """How a run ended. ``saved_mixture`` is None when it was stopped before its last step.
 
-    Of several ranks only the first knows the ``domains``, and ``is_first``.
+    Of several ranks only the first knows the ``domains`` and the ``best_validation``, and ``is_first``.
     """
 
     step: int
@@ -38,6 +39,8 @@ class TrainingReport:
     seconds: float
     domains: list[DomainSummary]
     saved_mixture: Path | None
+    best_validation: tuple[int, float] | None = None
+    """The step with the smallest mean held-out loss, and that loss."""
     is_first: bool = True
 
 
@@ -51,8 +54,6 @@ def train(config: TrainConfig, manifest: MixtureManifest, watcher: Watcher) -> T
     started = time.monotonic()
     with open_ranks(config) as ranks:
         watcher = watcher if ranks.is_first else SilentWatcher()
-        if ranks.count > 1:
-            watcher.note(f"{ranks.count} ranks, weights by {config.parallel}")
         prepare(lambda names: watcher.note("compiling the kernels that read rows; once per machine, some ten seconds"))
         run = Run(config, manifest, ranks)  # checks everything that can be checked, and writes nothing
         folder = held(config.out) if ranks.is_first else contextlib.nullcontext()
@@ -65,24 +66,27 @@ def train(config: TrainConfig, manifest: MixtureManifest, watcher: Watcher) -> T
             run.loader,
             run.saver,
         ):
+            announce(run, watcher)
             first_step = run.resume(watcher)
-            run.describe("running")
+            describe(run, "running")
             watcher.begin(first_step, config.num_steps)
             with _failures_described(run):
                 _run_steps(run, stop, watcher)
                 finished = run.step == config.num_steps
                 summaries: list[DomainSummary] = []
+                best = None
                 if ranks.is_first:
-                    summaries = run.metrics.summary(manifest.domains)
+                    summaries, best = run.metrics.summary(manifest.domains), run.metrics.best_validation()
                     if finished:
                         save_learned_mixture(config, manifest, run.feedback.controller.learned_weights(), summaries)
-                    run.describe("finished" if finished else "stopped")
+                    describe(run, "finished" if finished else "stopped")
     return TrainingReport(
         step=run.step,
         num_steps=config.num_steps,
         seconds=time.monotonic() - started,
         domains=summaries,
         saved_mixture=config.save_mixture if finished else None,
+        best_validation=best,
         is_first=ranks.is_first,
     )
 
@@ -90,6 +94,8 @@ def train(config: TrainConfig, manifest: MixtureManifest, watcher: Watcher) -> T
 def _run_steps(run: Run, stop: StopRequest, watcher: Watcher) -> None:
     """Runs the steps that are left, and saves checkpoints between them."""
     config = run.config
+    if run.step == 0:
+        run.validate(0, watcher)
     stopping = run.stopping(stop)
     while run.step < config.num_steps and not stopping:
         run.step += 1
@@ -101,8 +107,9 @@ def _run_steps(run: Run, stop: StopRequest, watcher: Watcher) -> None:
         run.metrics.add(record)
         watcher.step(record)
         stopping = run.stopping(stop)
+        score = None if stopping else run.validate(run.step, watcher)
         if run.step % config.checkpoint_every == 0 or run.step == config.num_steps or stopping:
-            run.save(run.step)
+            run.save(run.step, score)
     run.saver.close()
 
 
@@ -114,7 +121,7 @@ def _failures_described(run: Run) -> Iterator[None]:
     except BaseException as error:
         what = _disk_failure(run, error) if isinstance(error, OSError) else error or type(error).__name__
         with contextlib.suppress(OSError):  # the disk that failed just now may fail again
-            run.describe(f"failed: {what}")
+            describe(run, f"failed: {what}")
         raise
 
 

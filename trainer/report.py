@@ -5,35 +5,33 @@ Pictures are SVG within the page: it needs no network and no scripts. Everything
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import polars as pl
 
 from dataeng.errors import ConfigError, FormatError
 from dataeng.formats.atomic import write_bytes
 from trainer.monitor import MetricsWriter
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-#: Curves of more points are thinned by medians of neighbours: a page should open at once.
-MAX_POINTS = 600
+from trainer.report_pictures import Measured, draw_pictures
 
 
-@dataclass(frozen=True)
-class Picture:
-    """One curve or several, with what to look for in it."""
+@dataclass(frozen=True, kw_only=True)
+class HeldOutSummary:
+    """One held-out domain over a run: its first, last and smallest loss, and how far the last is above training's."""
 
-    title: str
-    caption: str
-    svg: str
+    domain: str
+    first: float
+    last: float
+    standard_error: float | None
+    best: float
+    best_step: int
+    gap: float | None
+    perplexity: float
+    bits_per_byte: float
+    tokens: int
 
 
 def write_report(run: Path, target: Path | None = None) -> Path:
@@ -43,24 +41,33 @@ def write_report(run: Path, target: Path | None = None) -> Path:
     package for pictures is missing.
     """
     described = _described(run)
-    metrics = MetricsWriter(run)
-    domains, steps = metrics.read("metrics"), metrics.read("steps")
-    if steps.is_empty():
+    metrics, incidents = MetricsWriter(run), _incidents(run)
+    measured = Measured(
+        domains=metrics.read("metrics"),
+        steps=metrics.read("steps"),
+        validation=metrics.read("validation"),
+        incidents=[incident["step"] for incident in incidents],
+    )
+    if measured.steps.is_empty():
         raise ConfigError(f"{run} has no metrics yet: they are written with the first checkpoint.")
     try:
         from jinja2 import Environment, PackageLoader, select_autoescape
 
-        pictures = _pictures(domains, steps)
+        pictures = draw_pictures(measured)
     except ModuleNotFoundError as error:
         raise ConfigError(f"a report needs '{error.name}': pip install 'dataeng[report]'.") from error
+    summaries = metrics.summary(described["domains"])
     environment = Environment(loader=PackageLoader("trainer"), autoescape=select_autoescape(["html"]))
     page = environment.get_template("report.html").render(
         name=run.name,
         described=described,
-        facts=_facts(described, steps),
-        summaries=metrics.summary(described["domains"]),
+        facts=_facts(described, measured, metrics.best_validation()),
+        summaries=summaries,
+        met=_met(described, measured.domains),
+        held_out=_held_out(measured.validation, {s.domain: s.last_loss for s in summaries}),
+        colours=measured.colours,
         pictures=pictures,
-        incidents=_incidents(run),
+        incidents=incidents,
         config=_flat(described["config"]),
     )
     path = run / "report.html" if target is None else target
@@ -81,18 +88,65 @@ def _described(run: Path) -> dict[str, Any]:
     return described
 
 
-def _facts(described: dict[str, Any], steps: pl.DataFrame) -> list[tuple[str, str]]:
+def _facts(described: dict[str, Any], measured: Measured, best: tuple[int, float] | None) -> list[tuple[str, str, str]]:
+    """Returns term, value and what else there is to say, for the top of the page."""
+    steps = measured.steps
     seconds = float(steps["seconds"].sum())
     tokens = float((steps["tokens_per_second"] * steps["seconds"]).sum())
     last = steps.tail(max(1, min(10, len(steps) // 10)))
-    return [
-        ("status", f"{described['status']} at step {described['step']:,} of {described['num_steps']:,}"),
-        ("parameters", f"{described['num_parameters']:,}"),
-        ("tokens", f"{tokens:,.0f} ({described['tokens_per_step']:,} a step)"),
-        ("time in steps", f"{seconds:,.0f} s, {tokens / seconds:,.0f} tokens/s"),
-        ("loss at the end", f"{float(last['loss'].to_numpy().mean()):.4f} nats per token"),
-        ("gradient norm at the end", f"{float(last['gradient_norm'].to_numpy().mean()):.3f}"),
+    facts = [
+        ("status", str(described["status"]), f"step {described['step']:,} of {described['num_steps']:,}"),
+        ("parameters", _count(described["num_parameters"]), f"{described['num_parameters']:,}"),
+        ("tokens", _count(tokens), f"{described['tokens_per_step']:,} a step"),
+        ("speed", f"{_count(tokens / seconds)} tokens/s", f"{_duration(seconds)} in steps"),
+        ("loss", f"{_mean(last['loss']):.4f}", "nats per token, in the last steps"),
     ]
+    if best is not None:
+        means = measured.validation.group_by("step").agg(pl.col("loss").mean()).sort("step")
+        facts.append(
+            ("held-out loss", f"{means['loss'][-1]:.4f}", f"mean of domains; best {best[1]:.4f} after step {best[0]:,}")
+        )
+    facts.append(("gradient norm", f"{_mean(last['gradient_norm']):.3f}", "before clipping, in the last steps"))
+    utilization = steps.drop_nulls("mfu")
+    if len(utilization):
+        # Over time, as tokens over seconds are.
+        used = utilization["mfu"].to_numpy() * utilization["seconds"].to_numpy()
+        mean = float(used.sum() / utilization["seconds"].to_numpy().sum())
+        facts.append(("MFU", f"{mean:.1%}", f"of {described['peak_flops'] / 1e12:,.4g} TFLOP/s a device"))
+    memory = steps["peak_memory_bytes"].drop_nulls()
+    if len(memory):
+        facts.append(("peak memory", f"{int(memory[-1]) / 1e9:.2f} GB", described.get("hardware", "")))
+    return facts
+
+
+def _met(described: dict[str, Any], domains: pl.DataFrame) -> dict[str, tuple[float, float | None]]:
+    """Returns, by domain, the part of steps with a token of it, and what drawing rows at random would have given."""
+    random = {presence["domain"]: float(presence["random"]) for presence in described.get("presence", [])}
+    found = domains.group_by("domain").agg((pl.col("tokens") > 0).mean().alias("met"))
+    return {name: (float(met), random.get(name)) for name, met in found.iter_rows()}
+
+
+def _held_out(validation: pl.DataFrame, trained: dict[str, float | None]) -> list[HeldOutSummary]:
+    summaries = []
+    for name in validation["domain"].unique(maintain_order=True):
+        rows = validation.filter(pl.col("domain") == name).sort("step")
+        last, best = rows.row(-1, named=True), rows.sort("loss", "step").row(0, named=True)
+        loss = trained.get(name)
+        summaries.append(
+            HeldOutSummary(
+                domain=name,
+                first=rows["loss"][0],
+                last=last["loss"],
+                standard_error=last["standard_error"],
+                best=best["loss"],
+                best_step=best["step"],
+                gap=None if loss is None else last["loss"] - loss,
+                perplexity=last["perplexity"],
+                bits_per_byte=last["bits_per_byte"],
+                tokens=last["tokens"],
+            )
+        )
+    return summaries
 
 
 def _incidents(run: Path) -> list[dict[str, Any]]:
@@ -101,84 +155,25 @@ def _incidents(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def _pictures(domains: pl.DataFrame, steps: pl.DataFrame) -> list[Picture]:
-    names = domains["domain"].unique(maintain_order=True).to_list()
-
-    def per_domain(column: str) -> Callable[[Axes], None]:
-        def draw(axes: Axes) -> None:
-            for name in names:
-                rows = domains.filter(pl.col("domain") == name).drop_nulls(column)
-                axes.plot(*_thinned(rows["step"], rows[column]), label=name, linewidth=1.4)
-            _legend(axes, len(names))
-
-        return draw
-
-    def of_steps(*columns: str, log: bool = False) -> Callable[[Axes], None]:
-        def draw(axes: Axes) -> None:
-            for column in columns:
-                rows = steps.drop_nulls(column)
-                axes.plot(*_thinned(rows["step"], rows[column]), label=column.replace("_", " "), linewidth=1.4)
-            if log:
-                axes.set_yscale("log")
-            if len(columns) > 1:
-                _legend(axes, len(columns))
-
-        return draw
-
-    drawings = [
-        ("Loss by domain", "Nats per token, unweighted, so that runs can be compared.", per_domain("loss")),
-        ("Loss", "Over all tokens of a step, and as the weights have it, which is what is trained on.",
-         of_steps("loss", "weighted_loss")),
-        ("Weight by domain", "The controller's weights on the domains' losses.", per_domain("weight")),
-        ("Share by domain", "Planned shares of labels; they move with stages, and with feedback by sampling.",
-         per_domain("share")),
-        ("Epochs by domain", "How often each domain has been read.", per_domain("epochs")),
-        ("Gradient norm", "Before clipping, logarithmic. Spikes here come before spikes of the loss.",
-         of_steps("gradient_norm", log=True)),
-        ("Learning rate", "Of the step.", of_steps("learning_rate")),
-        ("Speed", "Labels per second.", of_steps("tokens_per_second")),
-    ]  # fmt: skip
-    return [Picture(title, caption, _svg(draw, title)) for title, caption, draw in drawings]
-
-
-def _thinned(x: pl.Series, y: pl.Series) -> tuple[Sequence[float], Sequence[float]]:
-    """Returns the points, or the medians of runs of neighbours where there are more than `MAX_POINTS`."""
-    xs, ys = x.to_numpy().astype(float), y.to_numpy().astype(float)
-    if len(xs) <= MAX_POINTS:
-        return xs.tolist(), ys.tolist()
-    borders = np.linspace(0, len(xs), MAX_POINTS + 1).astype(int)
-    parts = [slice(a, b) for a, b in pairwise(borders.tolist()) if b > a]
-    return [float(np.median(xs[p])) for p in parts], [float(np.median(ys[p])) for p in parts]
-
-
-def _legend(axes: Axes, num_curves: int) -> None:
-    """Puts the legend above the picture, where no curve runs."""
-    axes.legend(
-        frameon=False, fontsize=8, ncols=min(5, num_curves), loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.1
-    )
-
-
-def _svg(draw: Callable[[Axes], None], title: str) -> str:
-    """Returns a picture as an SVG element. The object interface leaves matplotlib's global state alone."""
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4, 3.1), layout="constrained")
-    FigureCanvasSVG(figure)
-    axes = figure.add_subplot()
-    draw(axes)
-    axes.set_xlabel("step", fontsize=8)
-    axes.tick_params(labelsize=8)
-    axes.grid(alpha=0.25, linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Title": title})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
-
-
 def _flat(config: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
     for name, value in config.items():
         rows += _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [(f"{prefix}{name}", str(value))]
     return rows
+
+
+def _mean(values: pl.Series) -> float:
+    return float(values.to_numpy().mean())
+
+
+def _count(value: float) -> str:
+    """Returns a number of things in three digits: 820 K, 1.24 B."""
+    for size, unit in ((1e12, " T"), (1e9, " B"), (1e6, " M"), (1e3, " K")):
+        if value >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.3g}"
+
+
+def _duration(seconds: float) -> str:
+    hours, minutes = divmod(round(seconds) // 60, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {round(seconds) % 60} s"

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from dataeng.errors import DataengError
-from dataeng.formats.atomic import fs, write_json
+from dataeng.formats.atomic import fs
 from dataeng.formats.mixture import MixtureManifest
 from trainer.background import BackgroundSaver
 from trainer.checkpoint import (
@@ -24,21 +23,26 @@ from trainer.checkpoint import (
     optimizer_tensors,
     random_state,
 )
-from trainer.config import TrainConfig, as_json, identity
+from trainer.config import TrainConfig
 from trainer.data import MixtureRows
+from trainer.description import environment
 from trainer.feedback import Feedback
+from trainer.identity import identity
 from trainer.incidents import Incidents
 from trainer.initial import initial_model
 from trainer.loader import Batch, Loader
+from trainer.meter import StepMeter
 from trainer.monitor import DomainRecord, MetricsWriter, StepRecord
 from trainer.optim import build_optimizer
 from trainer.parallel import SpreadModel, gathered
+from trainer.presence import presences
 from trainer.progress import Watcher
 from trainer.ranks import Ranks
 from trainer.schedule import batch_size_at, learning_rate_factor, total_rows
 from trainer.session import StopRequest
 from trainer.spikes import Spike, SpikeDetector
 from trainer.step import Forward, Sums, accumulate, label_counts
+from trainer.validation import open_validation
 
 Floats = npt.NDArray[np.float64]
 
@@ -70,6 +74,8 @@ class Run:
             pinned=ranks.device.type == "cuda",
         )
         self.feedback = Feedback(config, manifest, rows, stages, self.loader)
+        self.presences = presences(rows.names, [np.array(stage.shares) for stage in stages], config.batch_size)
+        self.validation = open_validation(config, rows, ranks)
         self.spikes = SpikeDetector(config.spike_threshold)
         self.incidents = Incidents(config.out, rows)
         self.step = 0  # the last one that was begun
@@ -82,6 +88,7 @@ class Run:
         self.spread = SpreadModel(initial_model(config), config.parallel, ranks)
         self.model = self.spread.model
         self.optimizer = build_optimizer(self.model, config.optimizer)
+        self.meter = StepMeter(config, self.model, ranks)
         self.metrics = MetricsWriter(config.out)
         self.checkpoints = CheckpointFolder(
             config.out / "checkpoints", identity(config, manifest, rows.pack_hashes()), config.keep_checkpoints
@@ -110,7 +117,7 @@ class Run:
             self._stumble(spike, batch, sums, watcher)
         elif step not in self.not_taken:
             self.num_spikes_in_a_row = 0
-            self.optimizer.step()
+            self.meter.update(step, self.optimizer)
         self.feedback.redraw()
         return self._record(step, sums, norm, learning_rate, multipliers, time.monotonic() - started)
 
@@ -192,7 +199,7 @@ class Run:
         assert checkpoint is not None, "looked for before"
         self._restore(checkpoint)
         self.not_taken, self.num_rollbacks = not_taken | self.not_taken, num_rollbacks
-        self.metrics.pending.clear()
+        self.metrics.forget()
         watcher.note(f"going on after step {checkpoint.step} at {0.5**num_rollbacks:g} of the learning rate")
         return checkpoint.step
 
@@ -209,6 +216,9 @@ class Run:
             seconds=seconds,
             decaying=self.feedback.decaying(step),
             observed=step not in self.not_taken and bool(sums.finite.all()),
+            update_ratio=self.meter.update_ratio(step),
+            mfu=self.meter.mfu(step, seconds),
+            peak_memory_bytes=self.meter.peak_memory_bytes(),
             domains=[
                 DomainRecord(
                     domain=name,
@@ -230,7 +240,16 @@ class Run:
         saved = self.checkpoints.steps()
         return f"the checkpoint of step {saved[-1]} is intact" if saved else "there is no checkpoint yet"
 
-    def save(self, step: int) -> None:
+    def validate(self, step: int, watcher: Watcher) -> float | None:
+        """Measures held-out losses where they are due, and returns their mean: what checkpoints are compared by."""
+        if self.validation is None or not self.validation.is_due(step):
+            return None
+        record = self.validation.run(self.spread.forward, step)
+        self.metrics.add_validation(record)
+        watcher.validated(record)
+        return record.mean_loss if math.isfinite(record.mean_loss) else None
+
+    def save(self, step: int, score: float | None = None) -> None:
         """Commits the metrics up to ``step``, then the checkpoint that covers them; the first rank writes for all."""
         is_first = self.ranks.is_first
         self.ranks.agree(self.feedback.weights, "the mixture's weights, which they compute from the same sums")
@@ -240,6 +259,7 @@ class Run:
         }
         self.has_checkpoint = True
         if not is_first:
+            self.metrics.forget()
             return
         self.metrics.flush()
         rng_tensors, rng_state = random_state()
@@ -253,8 +273,9 @@ class Run:
                 "not_taken": sorted(self.not_taken),
                 "num_rollbacks": self.num_rollbacks,
                 "random": rng_state,
-                "environment": self._environment(),
+                "environment": environment(self),
             },
+            score,
         )
 
     def resume(self, watcher: Watcher) -> int:
@@ -269,10 +290,10 @@ class Run:
         if checkpoint is not None:
             self._restore(checkpoint)
             watcher.note(f"resuming {config.out} after step {checkpoint.step}")
-            if checkpoint.state["environment"] != self._environment():
+            if checkpoint.state["environment"] != environment(self):
                 watcher.note(
                     f"note: the checkpoint was made with {checkpoint.state['environment']}, this is "
-                    f"{self._environment()}; losses may differ in their last digits"
+                    f"{environment(self)}; losses may differ in their last digits"
                 )
         done = 0 if checkpoint is None else checkpoint.step
         self.has_checkpoint = checkpoint is not None
@@ -306,35 +327,3 @@ class Run:
         self.not_taken = set(checkpoint.state["not_taken"])
         self.num_rollbacks = int(checkpoint.state["num_rollbacks"])
         load_random_state(checkpoint.tensors["rng"], checkpoint.state["random"])
-
-    def _environment(self) -> dict[str, Any]:
-        """What may change the last digits of a loss."""
-        values: dict[str, Any] = {
-            "torch": torch.__version__,
-            "device": self.ranks.device.type,
-            "threads": torch.get_num_threads(),
-            "compile": self.config.compile,
-            "ranks": self.ranks.count,
-        }
-        return values if self.ranks.count == 1 else {**values, "parallel": self.config.parallel}
-
-    def describe(self, status: str) -> None:
-        """Writes ``training.json``."""
-        if not self.ranks.is_first:
-            return
-        write_json(
-            self.config.out / "training.json",
-            {
-                "format_version": 1,
-                "status": status,
-                "step": self.step,
-                "num_steps": self.config.num_steps,
-                "num_parameters": self.model.num_parameters(),
-                "tokens_per_step": self.config.tokens_per_step,
-                "domains": self.rows.names,
-                "reweighted": self.feedback.controller.reweighted.tolist(),
-                "bytes_per_token": self.feedback.controller.bytes_per_token.tolist(),
-                "environment": self._environment(),
-                "config": as_json(self.config),
-            },
-        )

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from dataeng.errors import ConfigError, nearest
-from trainer.monitor import StepRecord
+from trainer.monitor import StepRecord, ValidationRecord
 from trainer.progress import Watcher
 
 
@@ -26,11 +26,24 @@ def scalars(record: StepRecord) -> dict[str, float]:
         "train/learning_rate": record.learning_rate,
         "train/tokens_per_second": record.tokens_per_second,
     }
+    for name in ("update_ratio", "mfu", "peak_memory_bytes"):  # each where it was measured
+        value = getattr(record, name)
+        if value is not None:
+            values[f"train/{name}"] = float(value)
     for domain in record.domains:
         if domain.loss is not None:
             values[f"loss/{domain.domain}"] = domain.loss
         for name in ("weight", "share", "multiplier", "tokens", "epochs"):
             values[f"{name}/{domain.domain}"] = float(getattr(domain, name))
+    return values
+
+
+def held_out_scalars(record: ValidationRecord) -> dict[str, float]:
+    """Returns what is logged of a validation: ``held_out/loss``, their mean, and ``held_out_loss/web`` … by domain."""
+    values = {"held_out/loss": record.mean_loss}
+    for domain in record.domains:
+        for name in ("loss", "perplexity", "bits_per_byte"):
+            values[f"held_out_{name}/{domain.domain}"] = getattr(domain, name)
     return values
 
 
@@ -108,7 +121,7 @@ TRACKERS: dict[str, Callable[[Path, dict[str, Any]], TensorBoard | WeightsAndBia
 
 
 class TrackedWatcher:
-    """A watcher that also tells trackers. ``every`` thins out what they get; the last step is always told."""
+    """A watcher that also tells trackers. ``every`` thins out the steps that they get; the last one is always told."""
 
     def __init__(
         self, watcher: Watcher, names: Sequence[str], out: Path, config: dict[str, Any], every: int = 1
@@ -138,6 +151,11 @@ class TrackedWatcher:
             values = scalars(record)
             for tracker in self.trackers:
                 tracker.log(record.step, values)
+
+    def validated(self, record: ValidationRecord) -> None:
+        self.watcher.validated(record)
+        for tracker in self.trackers:
+            tracker.log(record.step, held_out_scalars(record))
 
     def __enter__(self) -> TrackedWatcher:
         self.watcher.__enter__()

@@ -6,6 +6,7 @@ drops             … per reason                dedup      verdicts of corpus-wi
 clusters          removed and kept documents  alarms     what lost more than its limit
 packs             tokenized documents         training   per-domain losses of training runs
 training_steps    per-step totals of training runs
+validation        held-out losses of training runs
 removed           documents that were taken out of packs
 """
 
@@ -70,7 +71,7 @@ def connect(run_dir: Path) -> duckdb.DuckDBPyConnection:
 def _views(run_dir: Path, records: dict[str, list[TaskRecord]]) -> dict[str, str]:
     run_dir = run_dir.resolve()
     views = _run_views(run_dir, records) if records else {}
-    for view, folder in (("training", "metrics"), ("training_steps", "steps")):
+    for view, folder in (("training", "metrics"), ("training_steps", "steps"), ("validation", "validation")):
         parts = sorted(run_dir.glob(f"{folder}/part-*.parquet")) + sorted(
             run_dir.glob(f"training/*/{folder}/part-*.parquet")
         )

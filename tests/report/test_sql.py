@@ -72,12 +72,13 @@ def test_dedup_signals_and_packs_fit_the_documents(finished: SmallRun) -> None:
 
 
 def test_training_metrics_are_tables_too(tmp_path: Path) -> None:
-    for view, folder in (("training", "metrics"), ("training_steps", "steps")):
+    for view, folder in (("training", "metrics"), ("training_steps", "steps"), ("validation", "validation")):
         path = tmp_path / "training" / "first" / folder
         path.mkdir(parents=True)
         pl.DataFrame({"step": [1, 2], "table": [view] * 2}).write_parquet(path / "part-00000.parquet")
     assert query(tmp_path, 'SELECT count(*), any_value("table") FROM training')[1] == [(2, "training")]
     assert query(tmp_path, 'SELECT count(*), any_value("table") FROM training_steps')[1] == [(2, "training_steps")]
+    assert query(tmp_path, "SELECT run, step FROM validation")[1] == [("first", 1), ("first", 2)]
 
 
 def test_most_rows(finished: SmallRun) -> None:

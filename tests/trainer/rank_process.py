@@ -32,7 +32,7 @@ def main() -> None:
 
 def carry_out(order: dict[str, Any], rank: str) -> None:
     """Trains as ordered, in this process."""
-    options = Options(**{**order["options"], **{k: Path(order["options"][k]) for k in ("mixture", "out")}})
+    options = Options(**{**order["options"], **{k: Path(order["options"][k]) for k in ("mixture", "out", "validate")}})
     manifest = load_mixture(options.mixture)
     with recorded_rows() as steps:
         train(derive_config(options, manifest), manifest, SilentWatcher())

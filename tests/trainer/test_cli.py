@@ -50,6 +50,19 @@ def test_a_run_prints_losses_and_where_things_are(mixture: Path, tmp_path: Path)
     assert "step 4/4" not in stdout
 
 
+def test_held_out_losses_are_shown(mixture: Path) -> None:
+    options = ["--validate", mixture, "--validate-every", 2, "--validate-tokens", 100, "--peak-flops", "1e9"]
+    code, stdout, stderr = invoke("--mixture", mixture, *SMALL, *options)
+    assert (code, stderr) == (0, "")
+    assert "packs of code, prose, tables are trained on, too" in stdout
+    assert "held-out loss after step 0: 5." in stdout and "held-out loss after step 4: " in stdout
+    assert "MFU" in stdout and "memory" in stdout
+    table = [line.split() for line in stdout.splitlines()]
+    assert ["domain", "first", "loss", "last", "loss", "held-out", "weight", "share", "epochs"] in table
+    assert [row[0] for row in table if len(row) == 7] == ["code", "prose", "tables"]
+    assert "smallest held-out loss: " in stdout and "after step 4, the mean of the domains" in stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "way_on"),
     [

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dataeng.errors import ConfigError
 from dataeng.formats.mixture import LearnedWeights, load_mixture
-from trainer.config import Options, TrainConfig, as_json, default_out, derive_config, identity
+from trainer.config import Options, TrainConfig, ValidationConfig, default_out, derive_config
 from trainer.presets import PRESETS
 
 MakeConfig = Callable[..., TrainConfig]
@@ -27,6 +25,14 @@ def test_none_means_the_presets_value_or_a_derived_one(mixture: Path) -> None:
     assert config.tokens_per_step == preset.batch_size * preset.sequence_length
     assert config.save_mixture == config.out / "mix.json"
     assert config.reweighting == load_mixture(mixture).reweighting
+
+
+def test_held_out_losses_come_with_checkpoints_unless_told_otherwise(make_config: MakeConfig) -> None:
+    assert make_config().validation is None
+    path = Path("held_out.json")
+    assert make_config(validate=path).validation == ValidationConfig(mixture=path, every=30, tokens=50_000)
+    often = make_config(validate=path, validate_every=5, validate_tokens=700).validation
+    assert often == ValidationConfig(mixture=path, every=5, tokens=700)
 
 
 def test_the_run_folder_follows_the_manifest(mixture: Path, tmp_path: Path) -> None:
@@ -60,29 +66,13 @@ def test_the_method_can_be_overridden(make_config: MakeConfig) -> None:
         ({"learning_rate": 0.0}, "--learning-rate is 0"),
         ({"learning_rate": float("nan")}, "--learning-rate is nan"),
         ({"resume": False, "resume_from": 5}, "contradict each other"),
+        ({"validate_every": 5}, "--validate-every needs --validate MANIFEST"),
+        ({"validate": Path("held_out.json"), "validate_every": 0}, "--validate-every is 0"),
+        ({"validate_tokens": 0}, "--validate-tokens is 0"),
+        ({"update_ratio_every": -1}, r"--update-ratio-every is -1; expected 0 \(never\) or more"),
+        ({"peak_flops": 0.0}, "--peak-flops is 0; expected a number above 0"),
     ],
 )
 def test_wrong_options_are_named(make_config: MakeConfig, options: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make_config(**options)
-
-
-def test_identity_holds_what_decides_the_numbers_and_nothing_else(make_config: MakeConfig, mixture: Path) -> None:
-    manifest = load_mixture(mixture)
-    hashes = {name: ["a" * 64] for name in manifest.domains}
-    same = identity(make_config(), manifest, hashes)
-    elsewhere = make_config(out=Path("elsewhere"), device="cuda", checkpoint_every=7, keep_checkpoints=9, threads=2)
-    assert identity(elsewhere, manifest, hashes) == same
-    for options in ({"steps": 61}, {"seed": 1}, {"learning_rate": 1.0}, {"batch_size": 5}, {"reweighting": "none"}):
-        assert identity(make_config(**options), manifest, hashes) != same
-    code = manifest.domains["code"].model_copy(update={"weight": 0.41})
-    reweighted = manifest.model_copy(update={"domains": {**manifest.domains, "code": code}})
-    assert identity(make_config(), reweighted, hashes) != same
-    assert identity(make_config(), manifest, {**hashes, "code": ["b" * 64]}) != same
-    assert json.loads(json.dumps(same)) == same
-
-
-def test_as_json_is_json(make_config: MakeConfig) -> None:
-    config = replace(make_config(), out=Path("a/b"))
-    values = json.loads(json.dumps(as_json(config)))
-    assert (values["out"], values["model"]["dim"], values["reweighting"]["ema"]) == ("a/b", 128, 0.5)

@@ -33,6 +33,7 @@ from trainer.monitor import StepRecord
 from trainer.session import held
 
 MakeConfig = Callable[..., TrainConfig]
+MEASURED = ("seconds", "tokens_per_second", "mfu", "peak_memory_bytes")  # of the machine, not of the run
 
 
 class Recorder:
@@ -68,7 +69,7 @@ def run(config: TrainConfig, watcher: Recorder | None = None) -> TrainingReport:
 def numbers(out: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     """All metrics but the times."""
     metrics = pl.read_parquet(out / "metrics" / "*.parquet").sort("step", maintain_order=True)
-    steps = pl.read_parquet(out / "steps" / "*.parquet").sort("step").drop("seconds", "tokens_per_second")
+    steps = pl.read_parquet(out / "steps" / "*.parquet").sort("step").drop(MEASURED)
     return metrics, steps
 
 

@@ -8,7 +8,14 @@ import polars as pl
 import pytest
 
 from dataeng.errors import FormatError
-from trainer.monitor import METRICS_SCHEMA, DomainRecord, MetricsWriter, StepRecord
+from trainer.monitor import (
+    METRICS_SCHEMA,
+    DomainRecord,
+    HeldOutRecord,
+    MetricsWriter,
+    StepRecord,
+    ValidationRecord,
+)
 
 
 def record(step: int, losses: dict[str, float | None], tokens: int = 10) -> StepRecord:
@@ -36,6 +43,46 @@ def record(step: int, losses: dict[str, float | None], tokens: int = 10) -> Step
             for name, loss in losses.items()
         ],
     )
+
+
+def validation(step: int, **losses: float) -> ValidationRecord:
+    return ValidationRecord(
+        step=step,
+        domains=[
+            HeldOutRecord(domain=name, loss=loss, standard_error=None, perplexity=9.0, bits_per_byte=1.5, tokens=7)
+            for name, loss in losses.items()
+        ],
+    )
+
+
+def test_validations_go_with_the_steps_around_them(tmp_path: Path) -> None:
+    writer = MetricsWriter(tmp_path)
+    writer.add_validation(validation(0, web=6.0, qa=4.0))
+    for step in range(1, 7):
+        writer.add(record(step, {"web": 3.0}))
+        if step in (2, 5):
+            writer.add_validation(validation(step, web=6.0 - step, qa=4.5))
+        if step % 2 == 0:
+            writer.flush()
+    assert sorted(p.name for p in (tmp_path / "validation").iterdir()) == [
+        "part-00000001.parquet",
+        "part-00000005.parquet",
+    ]
+    table = writer.read("validation")
+    assert table["step"].to_list() == [0, 0, 2, 2, 5, 5]
+    assert table["loss"].to_list() == [6.0, 4.0, 4.0, 4.5, 1.0, 4.5]
+    assert writer.best_validation() == (5, 2.75)
+    (web, qa, code) = writer.summary(["web", "qa", "code"])
+    assert (web.held_out_loss, qa.held_out_loss, code.held_out_loss) == (1.0, 4.5, None)
+    writer.discard_after(4)
+    assert writer.read("validation")["step"].max() == 2
+    writer.add(record(5, {"web": 3.0}))
+    writer.add_validation(validation(5, web=0.0))
+    writer.forget()
+    writer.flush()
+    assert (writer.read("validation")["step"].max(), writer.read("steps")["step"].max()) == (2, 4)
+    assert writer.best_validation() == (2, 4.25)
+    assert MetricsWriter(tmp_path / "none").best_validation() is None
 
 
 def test_what_is_written(tmp_path: Path) -> None:
@@ -73,6 +120,10 @@ def test_parts_of_an_earlier_version_are_read(tmp_path: Path) -> None:
     old = tmp_path / "metrics" / "part-00000001.parquet"
     pl.read_parquet(old).drop("loss_sum", "square_sum", "planned_share").write_parquet(old)
     assert writer.read("metrics")["loss_sum"].to_list() == [None, 30.0]
+    old = tmp_path / "steps" / "part-00000001.parquet"
+    pl.read_parquet(old).drop("mfu", "update_ratio", "peak_memory_bytes").write_parquet(old)
+    assert writer.read("steps")["mfu"].to_list() == [None, None]
+    assert writer.read("steps")["loss"].to_list() == [2.0, 2.0]
 
 
 def test_parts_after_a_checkpoint_are_discarded(tmp_path: Path) -> None:

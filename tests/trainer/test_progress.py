@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
-from trainer.monitor import DomainRecord, StepRecord
-from trainer.progress import PLAIN_INTERVAL_SECONDS, LiveWatcher, PlainWatcher, Watcher
+from trainer.monitor import DomainRecord, HeldOutRecord, StepRecord, ValidationRecord
+from trainer.progress import PLAIN_INTERVAL_SECONDS, SPEED_STEPS, LiveWatcher, Pace, PlainWatcher, Watcher
 
 
 def record(step: int) -> StepRecord:
@@ -26,10 +27,23 @@ def record(step: int) -> StepRecord:
         decaying=False,
         observed=True,
         domains=domains,
+        mfu=0.4125,
+        peak_memory_bytes=1_500_000_000,
     )
 
 
-def shown(make: type[PlainWatcher] | type[LiveWatcher], terminal: bool) -> str:
+def validation(step: int) -> ValidationRecord:
+    losses = {"web": 3.5, "[verse]": 4.0}
+    return ValidationRecord(
+        step=step,
+        domains=[
+            HeldOutRecord(domain=name, loss=loss, standard_error=0.1, perplexity=20.0, bits_per_byte=1.5, tokens=9)
+            for name, loss in losses.items()
+        ],
+    )
+
+
+def shown(make: type[PlainWatcher] | type[LiveWatcher], terminal: bool, validated: bool = True) -> str:
     file = io.StringIO()
     watcher: Watcher = make(Console(file=file, force_terminal=terminal, width=120, color_system=None))
     with watcher:
@@ -37,6 +51,8 @@ def shown(make: type[PlainWatcher] | type[LiveWatcher], terminal: bool) -> str:
         watcher.begin(3, 5)
         for step in (3, 4, 5):
             watcher.step(record(step))
+            if step == 4 and validated:
+                watcher.validated(validation(step))
     return file.getvalue()
 
 
@@ -44,8 +60,11 @@ def test_plain_lines_show_the_first_and_the_last_step() -> None:
     lines = shown(PlainWatcher, terminal=False).splitlines()
     assert lines == [
         "resuming [somewhere]",
-        "step 3/5  loss 3.2500  web 3.250  [code] -  gradient 1.50  lr 2.00e-03  128 tokens/s",
-        "step 5/5  loss 3.2500  web 3.250  [code] -  gradient 1.50  lr 2.00e-03  128 tokens/s",
+        "step 3/5  loss 3.2500 (web 3.250, [code] -)  gradient norm 1.50  learning rate 2.00e-03  128 tokens/s  "
+        "MFU 41.2%  memory 1.50 GB  0:00:01 left",
+        "held-out loss after step 4: 3.7500 (web 3.500, [verse] 4.000)",
+        "step 5/5  loss 3.2500 (web 3.250, [code] -)  gradient norm 1.50  learning rate 2.00e-03  128 tokens/s  "
+        "MFU 41.2%  memory 1.50 GB",
     ]
 
 
@@ -65,5 +84,21 @@ def test_the_live_table_shows_every_domain() -> None:
     assert "resuming [somewhere]" in text
     assert "step 5/5" in text
     rows = [line.split() for line in text.splitlines()]
-    assert ["web", "3.250", "0.750", "0.500", "0.12"] in rows
-    assert ["[code]", "-", "0.250", "0.500", "0.00"] in rows
+    assert ["web", "3.250", "3.500", "0.750", "0.500", "0.12"] in rows
+    assert ["[code]", "-", "-", "0.250", "0.500", "0.00"] in rows
+    assert ["[verse]", "-", "4.000", "-", "-", "-"] in rows
+    plain = shown(LiveWatcher, terminal=True, validated=False)
+    assert ["web", "3.250", "0.750", "0.500", "0.12"] in [line.split() for line in plain.splitlines()]
+    assert "held-out" not in plain
+    assert "loss 3.2500   held-out 3.7500 (step 4)   gradient norm 1.50" in text
+    assert "learning rate 2.00e-03   128 tokens/s   MFU 41.2%   memory 1.50 GB" in text
+
+
+def test_the_pace_is_that_of_the_last_steps() -> None:
+    pace = Pace()
+    for step in range(1, 2 * SPEED_STEPS + 1):
+        slow = step <= SPEED_STEPS
+        pace.add(replace(record(step), seconds=4.0 if slow else 2.0, mfu=None if slow else 0.5, peak_memory_bytes=None))
+    assert pace.speed(record(40)) == [("", "32 tokens/s"), ("MFU", "50.0%"), ("memory", "1.50 GB")]
+    assert pace.speed(replace(record(40), peak_memory_bytes=None)) == [("", "32 tokens/s"), ("MFU", "50.0%")]
+    assert pace.left(40, 2000) == "1:05:20"

@@ -39,9 +39,21 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
+#: Twelve rows in all: a whole call for the first rank, and half of one for the second.
+VALIDATION = {"validate_tokens": 32 * 4, "update_ratio_every": 3}
+
+
 def options_of(mixture: Path, out: Path, **more: Any) -> dict[str, Any]:
     values = {"steps": STEPS, "batch_size": 4, "sequence_length": 32, "threads": 1, "checkpoint_every": 3}
-    return {"mixture": str(mixture), "out": str(out), "device": "cpu", **values, **more}
+    return {
+        "mixture": str(mixture),
+        "out": str(out),
+        "device": "cpu",
+        **values,
+        **VALIDATION,
+        "validate": str(mixture),
+        **more,
+    }
 
 
 def work(folder: Path, orders: list[Order]) -> None:
@@ -118,8 +130,13 @@ def assert_same_numbers(one: Path, other: Path) -> None:
     for column in ("weight", "multiplier"):  # a softmax over losses of which the range is set to 1
         np.testing.assert_allclose(first[column].to_numpy(), second[column].to_numpy(), rtol=1e-3)
     first, second = (table(out, "steps") for out in (one, other))
-    for column in ("loss", "weighted_loss", "gradient_norm", "learning_rate"):
+    assert first["update_ratio"].is_not_null().to_list() == [step in (1, 3, 6) for step in first["step"]]
+    for column in ("loss", "weighted_loss", "gradient_norm", "learning_rate", "update_ratio"):
         np.testing.assert_allclose(first[column].to_numpy(), second[column].to_numpy(), rtol=1e-3)
+    first, second = (table(out, "validation") for out in (one, other))
+    assert first.select("step", "domain", "tokens").equals(second.select("step", "domain", "tokens"))
+    assert first["step"].unique().sort().to_list() == [0, 3, 6]
+    np.testing.assert_allclose(first["loss"].to_numpy(), second["loss"].to_numpy(), rtol=1e-4)
     weights, expected = (load_file(out / f"checkpoints/step-{STEPS:08d}/model.safetensors") for out in (one, other))
     assert {name: value.shape for name, value in weights.items()} == {n: v.shape for n, v in expected.items()}
     distance = sum(float((value - expected[name]).square().sum()) for name, value in weights.items())

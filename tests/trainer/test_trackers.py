@@ -10,9 +10,9 @@ import pytest
 from rich.console import Console
 
 from dataeng.errors import ConfigError
-from trainer.monitor import DomainRecord, StepRecord
+from trainer.monitor import DomainRecord, HeldOutRecord, StepRecord, ValidationRecord
 from trainer.progress import PlainWatcher
-from trainer.trackers import TrackedWatcher, scalars
+from trainer.trackers import TrackedWatcher, held_out_scalars, scalars
 
 CONFIG = {"seed": 3, "model": {"dim": 128}}
 
@@ -31,6 +31,20 @@ def record(step: int) -> StepRecord:
         decaying=False,
         observed=True,
         domains=[DomainRecord(domain="web", **web, **shares), DomainRecord(domain="code", **code, **shares)],
+        mfu=0.4,
+        peak_memory_bytes=1_500_000,
+        update_ratio=1e-3 if step == 4 else None,
+    )
+
+
+def validation(step: int) -> ValidationRecord:
+    losses = {"web": 3.5 - step / 10, "verse": 4.0}
+    return ValidationRecord(
+        step=step,
+        domains=[
+            HeldOutRecord(domain=name, loss=loss, standard_error=None, perplexity=20.0, bits_per_byte=1.5, tokens=9)
+            for name, loss in losses.items()
+        ],
     )
 
 
@@ -39,12 +53,25 @@ def run(out: Path, *names: str, every: int = 1) -> None:
         watcher.begin(1, 5)
         for step in range(1, 6):
             watcher.step(record(step))
+            if step == 3:
+                watcher.validated(validation(step))
 
 
 def test_what_is_logged() -> None:
     values = scalars(record(1))
     assert values["train/loss"] == 3.0 and values["train/tokens_per_second"] == 20
     assert values["loss/web"] == 3.4 and "loss/code" not in values and values["weight/code"] == 0.4
+    assert (values["train/mfu"], values["train/peak_memory_bytes"]) == (0.4, 1_500_000)
+    assert "train/update_ratio" not in values and scalars(record(4))["train/update_ratio"] == 1e-3
+    assert held_out_scalars(validation(5)) == {
+        "held_out/loss": 3.5,
+        "held_out_loss/web": 3.0,
+        "held_out_perplexity/web": 20.0,
+        "held_out_bits_per_byte/web": 1.5,
+        "held_out_loss/verse": 4.0,
+        "held_out_perplexity/verse": 20.0,
+        "held_out_bits_per_byte/verse": 1.5,
+    }
 
 
 def test_tensorboard(tmp_path: Path) -> None:
@@ -55,6 +82,7 @@ def test_tensorboard(tmp_path: Path) -> None:
     events.Reload()
     found = events.Scalars("loss/web")
     assert [(e.step, pytest.approx(e.value)) for e in found] == [(s, 3.5 - s / 10) for s in (2, 4, 5)]
+    assert [(e.step, pytest.approx(e.value)) for e in events.Scalars("held_out/loss")] == [(3, 3.6)]
 
 
 def test_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +128,8 @@ def test_weights_and_biases_by_its_interface(tmp_path: Path, monkeypatch: pytest
     run(tmp_path / "cc" / "training" / "mix", "wandb", every=5)
     assert (made["project"], made["id"], made["resume"]) == ("mine", "cc-training-mix", "allow")
     assert made["config"] == CONFIG
-    assert [(step, values["loss/web"]) for step, values in fake.logged] == [(5, 3.0)]
+    assert [(step, values.get("loss/web")) for step, values in fake.logged] == [(3, None), (5, 3.0)]
+    assert fake.logged[0][1] == held_out_scalars(validation(3))
     assert fake.exit_code == 0
     with pytest.raises(RuntimeError), TrackedWatcher(PlainWatcher(Console(quiet=True)), ["wandb"], tmp_path, {}) as w:
         w.begin(1, 5)

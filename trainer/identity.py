@@ -1,0 +1,65 @@
+"""What decides the numbers of a run, and everything about it as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from dataeng.formats.mixture import MixtureManifest
+from trainer.config import TrainConfig
+
+
+def identity(config: TrainConfig, manifest: MixtureManifest, pack_hashes: dict[str, list[str]]) -> dict[str, Any]:
+    """Returns, as one flat mapping, everything that decides the numbers of a run; a checkpoint fits only the same.
+
+    ``pack_hashes`` holds, by domain, the SHA-256 of every ``pack.json``, and so of every token.
+    Paths, device, threads, ranks, what is measured and how often to save are not in it: they may change between a run
+    and its resumption.
+    """
+    values: dict[str, Any] = {
+        "steps": config.num_steps,
+        "batch_size": config.batch_size,
+        "sequence_length": config.sequence_length,
+        "packing": config.packing,
+        "document_mask": config.document_mask,
+        "accumulate": config.accumulate,
+        "on_spike": config.on_spike,
+        "spike_threshold": config.spike_threshold,
+        "seed": config.seed,
+        "tokenizer_sha256": manifest.tokenizer_sha256,
+        "init_from_sha256": config.init_from_sha256,
+    }
+    if config.lora is not None:
+        targets = ", ".join(sorted(config.lora.targets))
+        values.update({"lora.rank": config.lora.rank, "lora.alpha": config.lora.alpha, "lora.targets": targets})
+    for prefix, section in (
+        ("model", asdict(config.model)),
+        ("optimizer", asdict(config.optimizer)),
+        ("schedule", asdict(config.schedule)),
+        ("loss", asdict(config.loss)),
+        ("reweighting", config.reweighting.model_dump()),
+    ):
+        values.update({f"{prefix}.{name}": value for name, value in section.items()})
+    values["domains"] = ", ".join(manifest.domains)
+    for name, domain in manifest.domains.items():
+        for field in ("num_documents", "num_tokens", "weight", "max_epochs"):
+            values[f"domains.{name}.{field}"] = getattr(domain, field)
+        values[f"domains.{name}.order"] = None if domain.order is None else domain.order.model_dump()
+        values[f"domains.{name}.pack_sha256"] = ", ".join(pack_hashes[name])
+    for stage in manifest.schedule:
+        values[f"stages.{stage.name}"] = stage.model_dump()
+    return values
+
+
+def as_json(config: TrainConfig) -> dict[str, Any]:
+    """Returns the configuration as JSON values, for ``training.json``."""
+    values: dict[str, Any] = _with_paths_as_text(asdict(config))
+    values["reweighting"] = config.reweighting.model_dump()
+    return values
+
+
+def _with_paths_as_text(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _with_paths_as_text(part) for name, part in value.items()}
+    return str(value) if isinstance(value, Path) else value
