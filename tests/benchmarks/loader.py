@@ -55,7 +55,9 @@ def document_lengths(data: Path | None, rng: np.random.Generator, num_tokens: in
     return lengths[: int(np.searchsorted(np.cumsum(lengths), num_tokens))]
 
 
-def write_pack(folder: Path, domain: str, lengths: np.ndarray[Any, Any], rng: np.random.Generator) -> None:
+def write_pack(
+    folder: Path, domain: str, lengths: np.ndarray[Any, Any], rng: np.random.Generator, vocab_size: int = VOCAB
+) -> None:
     from dataeng.formats.pack import PackManifest, Shard, ShardFile, idx_bytes, write_manifest
 
     folder.mkdir(parents=True)
@@ -63,7 +65,7 @@ def write_pack(folder: Path, domain: str, lengths: np.ndarray[Any, Any], rng: np
     ends = np.cumsum(lengths)
     cuts = np.searchsorted(ends, np.arange(SHARD_TOKENS, int(ends[-1]), SHARD_TOKENS))
     for number, part in enumerate(np.split(lengths, cuts)):
-        tokens = rng.integers(1, VOCAB, int(part.sum()), np.uint16)
+        tokens = rng.integers(1, vocab_size, int(part.sum()), np.uint16)
         tokens[np.cumsum(part) - 1] = EOS
         tokens.tofile(folder / f"{number:05d}.bin")
         (folder / f"{number:05d}.idx").write_bytes(idx_bytes(part, "uint16"))
@@ -76,8 +78,8 @@ def write_pack(folder: Path, domain: str, lengths: np.ndarray[Any, Any], rng: np
         shards.append(Shard(name=f"{number:05d}", num_documents=len(part), num_tokens=len(tokens), files=files))
     counts = {"num_documents": len(lengths), "num_tokens": int(ends[-1])}
     manifest = PackManifest(
-        domain=domain, dtype="uint16", tokenizer_sha256="-", tokenizer="-", vocab_size=VOCAB, eos_id=EOS, text_bytes=0,
-        shards=shards, **counts,
+        domain=domain, dtype="uint16", tokenizer_sha256="-", tokenizer="-", vocab_size=vocab_size, eos_id=EOS,
+        text_bytes=4 * int(ends[-1]), shards=shards, **counts,
     )  # fmt: skip
     write_manifest(folder, manifest)
 

@@ -10,7 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from trainer.cross_entropy import IGNORED, token_losses, weighted_token_losses
+import trainer.cross_entropy
+from trainer.cross_entropy import (
+    IGNORED,
+    default_chunk_tokens,
+    default_kept_bytes,
+    token_losses,
+    weighted_token_losses,
+)
 
 Inputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 GENERATOR_SEED = 0
@@ -75,6 +82,98 @@ def test_what_needs_no_gradient_gets_none(which: int) -> None:
     assert [hidden, weight][1 - which].grad is not None
     with torch.no_grad():
         assert not weighted_token_losses(hidden, weight, labels, scale, 3)[0].requires_grad
+
+
+class Products(TorchDispatchMode):
+    """Counts products of matrices."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm_)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("kept_chunks", "products"), [(0, 12), (1, 11), (2, 10), (99, 9)])
+def test_kept_logits_save_a_product_and_change_no_bit(kept_chunks: int, products: int) -> None:
+    """Three chunks: three products forward, and in the backward pass two for each, three where logits are made again."""
+    hidden, weight, labels, scale = inputs(num_tokens=9, dtype=torch.float32)
+
+    def gradients(kept_bytes: int) -> tuple[torch.Tensor, ...]:
+        losses = token_losses(hidden, weight, labels, 3, kept_bytes=kept_bytes)
+        first = torch.autograd.grad(losses, [hidden, weight], scale, retain_graph=True)
+        second = torch.autograd.grad(losses, [hidden, weight], scale)  # kept ones are gone: made again
+        return losses, *first, *second
+
+    expected = gradients(0)
+    with Products() as counted:
+        found = gradients(kept_chunks * 3 * 11 * 4)
+    assert counted.count == products + 9
+    assert all(map(torch.equal, found, expected))
+
+
+def test_without_gradients_nothing_is_kept_and_none_are_computed() -> None:
+    hidden, weight, labels, scale = inputs(num_tokens=9)
+    with torch.no_grad(), Products() as counted:
+        losses = token_losses(hidden, weight, labels, 3, kept_bytes=1 << 20)
+        total, _ = weighted_token_losses(hidden, weight, labels, scale, 3)
+    assert counted.count == 6
+    assert not losses.requires_grad and not total.requires_grad
+
+
+def both_ways(options: dict[str, Any]) -> list[torch.Tensor]:
+    hidden, weight, labels, scale = inputs(dtype=torch.float32)
+    losses = token_losses(hidden, weight, labels, 3, kept_bytes=100, **options)
+    total, same_losses = weighted_token_losses(hidden, weight, labels, scale, 3, **options)
+    gradients = torch.autograd.grad(losses, [hidden, weight], scale), torch.autograd.grad(total, [hidden, weight])
+    return [losses, same_losses, *gradients[0], *gradients[1]]
+
+
+def test_a_vocabulary_filled_up_to_a_multiple_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is done on GPUs, whose products want even widths: 11 columns become 16."""
+    expected = both_ways({})
+    real = trainer.cross_entropy._Output
+    monkeypatch.setattr("trainer.cross_entropy._Output", lambda weight, dtype: real(weight, dtype, multiple=8))
+    widths: list[int] = []
+    logsumexp = torch.logsumexp
+    monkeypatch.setattr(torch, "logsumexp", lambda x, dim: widths.append(x.shape[1]) or logsumexp(x, dim=dim))
+    found = both_ways({})
+    assert set(widths) == {16}
+    for value, other in zip(found, expected, strict=True):
+        assert value.shape == other.shape
+        torch.testing.assert_close(value, other)
+
+
+def test_compiled_chunks_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a compiler that traces and generates no code, which would take it half a minute."""
+    expected = both_ways({})
+    compiled = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function: compiled(function, backend="aot_eager", fullgraph=True))
+    trainer.cross_entropy._functions.cache_clear()
+    try:
+        found = both_ways({"compiled": True})
+    finally:
+        trainer.cross_entropy._functions.cache_clear()
+    for value, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(value, other)
+
+
+def test_weights_in_bfloat16_get_a_gradient_summed_in_float32() -> None:
+    """A thousand equal contributions: in bfloat16 a sum stops growing once it is some hundred times what is added."""
+    hidden = torch.full((1024, 1), 0.5, dtype=torch.bfloat16, requires_grad=True)
+    weight = torch.zeros(2, 1, dtype=torch.bfloat16, requires_grad=True)
+    labels = torch.zeros(1024, dtype=torch.int64)
+    token_losses(hidden, weight, labels, 1).sum().backward()
+    assert weight.grad.dtype == torch.bfloat16
+    assert weight.grad.flatten().tolist() == [-256.0, 256.0]  # 1024 tokens, softmax - one-hot = ∓ 0.5, hidden 0.5
+
+
+def test_sizes_by_default() -> None:
+    assert default_chunk_tokens(50_304, torch.device("cpu")) == 256
+    assert default_chunk_tokens(50_304, torch.device("cuda")) == 4096
+    assert default_chunk_tokens(128_256, torch.device("cuda")) == 2048
+    assert default_chunk_tokens(10_000_000, torch.device("cuda")) == 256
+    assert default_kept_bytes(torch.device("cpu")) == 1 << 28
 
 
 def test_only_ignored_labels_and_no_tokens_at_all() -> None:
