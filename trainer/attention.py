@@ -22,6 +22,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from trainer.device import to_device
+
 #: The number of documents is rounded up to a multiple of this with documents of length 0 at the end, so that a compiled
 #: model meets few different shapes.
 BOUNDARY_MULTIPLE = 64
@@ -29,14 +31,28 @@ BOUNDARY_MULTIPLE = 64
 
 @dataclass(frozen=True)
 class Documents:
-    """Where the documents of a batch are. Make it with `documents_of`, outside of what is compiled."""
+    """Where the documents of a batch are. Made by `documents_of` or `found_documents`, outside compiled code."""
 
     index_bt: Tensor
-    """int[B, T] on the model's device: equal and adjacent within a document; padding (-1) is a document of its own."""
+    """int[B, T]: equal and adjacent within a document; padding (-1) is a document of its own."""
     boundaries: Tensor | None = None
     """int32[S + 1], ascending: where documents begin in the B · T positions end to end, ending with B · T, repeated."""
     max_length: int = 0
     """An upper bound of a document's length in the row."""
+
+    def to(self, device: torch.device) -> Documents:
+        """Returns the same on the model's device; a GPU is not waited for."""
+        boundaries = None if self.boundaries is None else to_device(self.boundaries, device)
+        return Documents(self.index_bt.to(device, non_blocking=True), boundaries, self.max_length)
+
+    def part(self, start: int, stop: int) -> Documents:
+        """Returns those of some neighbouring rows, on the CPU."""
+        length = self.index_bt.shape[1]
+        index_bt = self.index_bt[start:stop]
+        if self.boundaries is None:
+            return Documents(index_bt)
+        begins = self.boundaries - start * length  # every row begins with one
+        return _with_begins(index_bt, begins[(begins >= 0) & (begins < (stop - start) * length)])
 
     def positions(self) -> Tensor:
         """Returns int64[B, T]: how far into its document every token is."""
@@ -52,28 +68,36 @@ class Documents:
 
 
 def documents_of(index_bt: Tensor, device: torch.device) -> Documents:
-    """Returns the `Documents` of rows whose tokens carry the number of their document, moved to ``device``.
+    """Returns the `Documents` of rows whose tokens carry the number of their document, moved to ``device``."""
+    return found_documents(index_bt, device).to(device)
 
-    ``index_bt`` is best on the CPU, where finding the boundaries that GPUs want waits for nothing.
+
+def found_documents(index_bt: Tensor, device: torch.device) -> Documents:
+    """Returns the `Documents` of rows with what a model on ``device`` wants to know, still on the CPU.
+
+    Finding boundaries takes part of a millisecond, which a GPU need not wait for: the loader's thread does it.
     """
-    if device.type != "cuda" or varlen_attention() is None:
-        return Documents(index_bt.to(device))
-    found = with_boundaries(Documents(index_bt.cpu()))
+    if device.type != "cuda":
+        return Documents(index_bt.cpu())
+    index_bt = index_bt.cpu().contiguous().pin_memory()
+    if varlen_attention() is None:
+        return Documents(index_bt)
+    found = with_boundaries(Documents(index_bt))
     assert found.boundaries is not None
-    return Documents(
-        index_bt.to(device, non_blocking=True), found.boundaries.pin_memory().to(device, non_blocking=True),
-        found.max_length,
-    )  # fmt: skip
+    return Documents(index_bt, found.boundaries.pin_memory(), found.max_length)
 
 
 def with_boundaries(documents: Documents) -> Documents:
     """Returns the same documents with ``boundaries`` and ``max_length``, both rounded up (see `BOUNDARY_MULTIPLE`)."""
     index_bt = documents.index_bt
+    return _with_begins(index_bt, _begins(index_bt).flatten().nonzero().flatten())
+
+
+def _with_begins(index_bt: Tensor, begins: Tensor) -> Documents:
     batch, length = index_bt.shape
-    starts = _begins(index_bt).flatten().nonzero().flatten()
-    count = -(-(len(starts) + 1) // BOUNDARY_MULTIPLE) * BOUNDARY_MULTIPLE
+    count = -(-(len(begins) + 1) // BOUNDARY_MULTIPLE) * BOUNDARY_MULTIPLE
     boundaries = torch.full((count + 1,), batch * length, dtype=torch.int32)
-    boundaries[: len(starts)] = starts
+    boundaries[: len(begins)] = begins
     longest = int(boundaries.diff().max())
     return Documents(index_bt, boundaries, min(length, 1 << (longest - 1).bit_length()))
 

@@ -62,7 +62,10 @@ class LossConfig:
 
     normalization: Normalization = "planned"
     max_multiplier: float = 4.0
-    chunk_tokens: int = 256
+    chunk_tokens: int | None = None
+    """Rows of logits that exist at a time; None: as suits the device (see `trainer.cross_entropy`)."""
+    kept_bytes: int | None = None
+    """Of logits that may wait for the backward pass instead of being made again; None: likewise."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,7 +42,7 @@ def default_chunk_tokens(vocab_size: int, device: torch.device) -> int:
 
 
 def default_kept_bytes(device: torch.device) -> int:
-    """Returns how many bytes of logits may wait for the backward pass: a sixteenth of a GPU's memory, 256 MiB on CPUs."""
+    """Returns how many bytes of logits may wait for the backward pass: 1/16 of a GPU's memory, 256 MiB on CPUs."""
     if device.type != "cuda":
         return 1 << 28
     return int(torch.cuda.get_device_properties(device).total_memory // 16)

@@ -67,10 +67,18 @@ class Feedback:
         self.controller.shares = self.stage_shares[sampler.stage]
         self.drawn_shares = self.rows.label_shares(sampler.shares)
 
+    def is_moved_by(self, step: int) -> bool:
+        """Whether the multipliers of a step wait for its own losses."""
+        if self.config.reweighting.feedback == "sampling":
+            return False
+        return self.controller.is_due(frozen=self._is_frozen(step))
+
     def take(self, step: int, sums: Sums) -> None:
         """Gives the controller a step's losses, which must be finite."""
-        frozen = self.decaying(step) and self.config.reweighting.freeze_in_decay
-        self.controller.update(sums.losses, sums.tokens, sums.squares, frozen=frozen)
+        self.controller.update(sums.losses, sums.tokens, sums.squares, frozen=self._is_frozen(step))
+
+    def _is_frozen(self, step: int) -> bool:
+        return self.decaying(step) and self.config.reweighting.freeze_in_decay
 
     def multipliers(self, token_counts: Floats) -> Floats:
         """Returns what the domains' losses are multiplied by, so that the objective is Σ weight · loss."""

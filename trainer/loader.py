@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from dataeng.packing.reading import RowReader
+from trainer.attention import Documents, found_documents
 from trainer.sampler import MixtureSampler, rank_part
 
 Ints = npt.NDArray[np.int64]
@@ -33,20 +34,34 @@ class Batch:
     """This rank's B rows of a step, in CPU memory, pinned for GPUs.
 
     ``tokens_bt`` int32 [B, L + 1], ``labels_bt`` uint8 [B, L] (1 where token t + 1 counts as the label of token t),
-    ``documents_bt`` int32 [B, L + 1] (equal and adjacent within a document), ``domains_b`` and ``rows_b`` int64 [B].
+    ``num_labels_b`` int64 [B] (how many do), the ``documents`` of the inputs [B, L], ``domains_b`` and ``rows_b`` int64
+    [B].
     """
 
     tokens_bt: Tensor
     labels_bt: Tensor
-    documents_bt: Tensor
+    num_labels_b: Tensor
+    documents: Documents
     domains_b: Tensor
     rows_b: Tensor
+
+    def part(self, start: int, stop: int) -> Batch:
+        """Returns some neighbouring rows."""
+        return Batch(
+            tokens_bt=self.tokens_bt[start:stop],
+            labels_bt=self.labels_bt[start:stop],
+            num_labels_b=self.num_labels_b[start:stop],
+            documents=self.documents.part(start, stop),
+            domains_b=self.domains_b[start:stop],
+            rows_b=self.rows_b[start:stop],
+        )
 
 
 class Loader:
     """Hands out one batch a step. ``batch_size`` gives a step's rows of all ranks together; each gets its `rank_part`.
 
-    ``depth`` is how many batches lie ready; 0 reads them when they are asked for, without a thread.
+    ``depth`` is how many batches lie ready; 0 reads them when they are asked for, without a thread. ``device`` is where
+    they are wanted: for a GPU they are made in pinned memory.
     """
 
     def __init__(
@@ -58,11 +73,11 @@ class Loader:
         rank: int = 0,
         num_ranks: int = 1,
         depth: int = 2,
-        pinned: bool = False,
+        device: torch.device | None = None,
     ) -> None:
         self.reader, self.sampler, self.batch_size = reader, sampler, batch_size
         self.rank, self.num_ranks = rank, num_ranks
-        self.depth, self.pinned = depth, pinned
+        self.depth, self.device = depth, torch.device("cpu") if device is None else device
         self._queue: Queue[Batch | BaseException] = Queue(max(1, depth))
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -166,14 +181,16 @@ class Loader:
 
     def _read(self, domains: Ints, rows: Ints) -> Batch:
         count, length = len(rows), self.reader.sequence_length
-        tokens_bt = torch.empty(count, length + 1, dtype=torch.int32, pin_memory=self.pinned)
-        labels_bt = torch.empty(count, length, dtype=torch.uint8, pin_memory=self.pinned)
-        documents_bt = torch.empty(count, length + 1, dtype=torch.int32, pin_memory=self.pinned)
+        pinned = self.device.type == "cuda"
+        tokens_bt = torch.empty(count, length + 1, dtype=torch.int32, pin_memory=pinned)
+        labels_bt = torch.empty(count, length, dtype=torch.uint8, pin_memory=pinned)
+        documents_bt = torch.empty(count, length + 1, dtype=torch.int32, pin_memory=pinned)
         self.reader.read(domains, rows, (tokens_bt.numpy(), labels_bt.numpy(), documents_bt.numpy()))
         return Batch(
             tokens_bt=tokens_bt,
             labels_bt=labels_bt,
-            documents_bt=documents_bt,
+            num_labels_b=labels_bt.sum(1, dtype=torch.int64),
+            documents=found_documents(documents_bt[:, :-1], self.device),
             domains_b=torch.from_numpy(domains.copy()),
             rows_b=torch.from_numpy(rows.copy()),
         )

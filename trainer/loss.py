@@ -16,7 +16,8 @@ with one of two multipliers m for the controller's weights w:
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,23 +25,20 @@ import torch
 from torch import Tensor
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 Normalization = Literal["planned", "batch"]
 
 
 @torch.no_grad()
-def domain_sums(
-    losses_n: Tensor, domains_n: Tensor, num_domains: int, is_label_n: Tensor | None = None
-) -> tuple[Floats, Floats]:
-    """Returns (S, N): summed loss in nats and number of tokens per domain, float64[K] each, on the CPU.
+def row_sums(losses_bt: Tensor) -> Tensor:
+    """Returns each row's sums of losses and of their squares, float64 [2, B]. Tokens that are no labels have loss 0."""
+    exact_bt = losses_bt.double()
+    return torch.stack([exact_bt.sum(1), exact_bt.square().sum(1)])
 
-    ``is_label_n`` is 1 where a token counts and 0 elsewhere; None: everywhere.
-    """
-    counted = torch.ones_like(losses_n, dtype=torch.float64) if is_label_n is None else is_label_n.double()
-    sums = torch.zeros(2, num_domains, dtype=torch.float64, device=losses_n.device)
-    sums[0].index_add_(0, domains_n, losses_n.double() * counted)
-    sums[1].index_add_(0, domains_n, counted)
-    loss_sums, token_counts = sums.cpu().numpy()  # one transfer
-    return loss_sums, token_counts
+
+def domain_sums(values_b: npt.NDArray[Any], domains_b: Ints, num_domains: int) -> Floats:
+    """Returns the sums of the rows' values over the rows of each domain, float64 [K]."""
+    return np.bincount(domains_b, weights=values_b, minlength=num_domains).astype(np.float64)
 
 
 def loss_multipliers(
@@ -57,19 +55,17 @@ def loss_multipliers(
     return multipliers
 
 
-def weighted_loss(
-    losses_n: Tensor,
-    domains_n: Tensor,
-    multipliers: Floats,
-    is_label_n: Tensor | None = None,
-    num_labels: float | None = None,
-) -> Tensor:
-    """Returns Σ m[domain] · loss / N as a scalar; no gradient flows into ``multipliers``. 0 without any label.
+@dataclass(frozen=True)
+class Objective:
+    """What is trained on: Σ multiplier of its domain · loss / ``num_labels`` over the tokens of a step.
 
-    N is ``num_labels``, or the number of these tokens that are labels.
+    ``num_labels`` is the labels of the whole step; where gradients are averaged over ranks, over the number of these.
     """
-    per_token = torch.from_numpy(multipliers).to(losses_n.device, losses_n.dtype)[domains_n]
-    if is_label_n is None:
-        is_label_n = torch.ones_like(losses_n)
-    count = is_label_n.sum() if num_labels is None else torch.tensor(num_labels, device=losses_n.device)
-    return (losses_n * per_token * is_label_n).sum() / count.clamp(min=1)
+
+    multipliers: Floats
+    num_labels: float
+
+    def row_weights(self, domains_b: Tensor) -> Tensor:
+        """Returns what the loss of each token of a row counts, float32 [B]; a row is of one domain."""
+        weights = self.multipliers / max(1.0, self.num_labels)
+        return torch.from_numpy(weights).float()[domains_b]

@@ -31,6 +31,7 @@ from trainer.identity import identity
 from trainer.incidents import Incidents
 from trainer.initial import initial_model
 from trainer.loader import Batch, Loader
+from trainer.loss import Objective
 from trainer.meter import StepMeter
 from trainer.monitor import DomainRecord, MetricsWriter, StepRecord
 from trainer.optim import build_optimizer
@@ -71,7 +72,7 @@ class Run:
             lambda step: batch_size_at(step, config.batch_size, config.schedule),
             rank=ranks.rank,
             num_ranks=ranks.count,
-            pinned=ranks.device.type == "cuda",
+            device=ranks.device,
         )
         self.feedback = Feedback(config, manifest, rows, stages, self.loader)
         self.presences = presences(rows.names, [np.array(stage.shares) for stage in stages], config.batch_size)
@@ -124,24 +125,23 @@ class Run:
     def _gradient(self, step: int, batch: Batch) -> tuple[Sums, Floats, Spike | None]:
         """Computes the gradient; returns the sums of all ranks, the multipliers, and what is wrong.
 
-        In one piece, the weights follow from the step's own losses; in several, from those of the step before. Losses
-        that are not finite never reach the controller.
+        The weights follow from the step's own losses, unless these do not move them, or the batch is computed in
+        several pieces: then they are those of the step before. Losses that are not finite never reach the controller.
         """
         config, ranks, num_domains = self.config, self.ranks, len(self.rows.names)
-        if config.accumulate == 1:
-            with self.spread.part(is_last=True):
-                forward = Forward(self.spread.forward, batch, config, ranks.device, num_domains)
-                sums = self._over_ranks(forward.sums())
-                spike = self._take(step, sums)
-                multipliers = self.feedback.multipliers(sums.tokens)
-                # Also where the loss is not finite: ranks that wait for a backward pass would wait for ever.
-                forward.backward(multipliers, sums.tokens.sum() / ranks.count)
-            return sums, multipliers, spike
-        counts = ranks.sum(label_counts(batch, num_domains))
-        multipliers = self.feedback.multipliers(counts)
-        sums = accumulate(self.spread, batch, config, multipliers, counts.sum() / ranks.count)
-        sums = self._over_ranks(sums)
-        return sums, multipliers, self._take(step, sums)
+        if config.accumulate > 1 or not self.feedback.is_moved_by(step):
+            counts = ranks.sum(label_counts(batch, num_domains))
+            objective = Objective(self.feedback.multipliers(counts), counts.sum() / ranks.count)
+            sums = self._over_ranks(accumulate(self.spread, batch, config, objective))
+            return sums, objective.multipliers, self._take(step, sums)
+        with self.spread.part(is_last=True):
+            forward = Forward(self.spread.forward, batch, config, ranks.device)
+            sums = self._over_ranks(forward.sums(num_domains))
+            spike = self._take(step, sums)
+            objective = Objective(self.feedback.multipliers(sums.tokens), sums.tokens.sum() / ranks.count)
+            # Also where the loss is not finite: ranks that wait for a backward pass would wait for ever.
+            forward.backward(objective)
+        return sums, objective.multipliers, spike
 
     def _over_ranks(self, sums: Sums) -> Sums:
         """Returns the sums of all ranks but for the rows' losses, and finds out whether any rank is to stop."""

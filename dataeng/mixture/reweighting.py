@@ -108,17 +108,23 @@ class Controller:
         for sums in (loss_sums, token_counts, square_sums):
             if sums is not None and not np.isfinite(sums).all():
                 raise ValueError(f"sums of step {self.num_steps + 1} are not finite: {sums.tolist()}")
+        is_due = self.is_due(frozen)
         self._take_in(loss_sums, token_counts, square_sums)
-        warm = self.num_steps > self.reweighting.warmup_steps
-        if self.method is None or not warm:
+        if self.method is None or self.num_steps <= self.reweighting.warmup_steps:
             return self.shares.copy()
-        due = (self.num_steps - self.reweighting.warmup_steps - 1) % self.reweighting.interval == 0
-        if not frozen and (due or self.current is None):
+        if is_due:
             self._update_weights()
         weights = self.weights
         self.weight_sums += weights
         self.num_weighted_steps += 1
         return weights
+
+    def is_due(self, frozen: bool = False) -> bool:
+        """Whether the next `update` may move the weights; otherwise those that hold now will hold after it, too."""
+        done = self.num_steps - self.reweighting.warmup_steps  # steps since the warm-up
+        if self.method is None or done < 0 or frozen:
+            return False
+        return done % self.reweighting.interval == 0 or self.current is None
 
     def _take_in(self, loss_sums: Floats, token_counts: Floats, square_sums: Floats | None) -> None:
         ema, seen = self.reweighting.ema, token_counts > 0

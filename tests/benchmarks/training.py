@@ -61,7 +61,7 @@ class Peer:
 
     def __init__(self, ours: OurStep, compiled: bool, num_batches: int = 4) -> None:
         config, run = ours.config, ours.run
-        self.device, self.learning_rate = run.device, config.optimizer.learning_rate
+        self.device, self.learning_rate = run.ranks.device, config.optimizer.learning_rate
         self.model = huggingface_model(config.model)
         weights = {f"model.{name}": value for name, value in run.model.state_dict().items()}
         for name in [name for name in weights if name.startswith("model.lm_head.")]:
@@ -73,7 +73,7 @@ class Peer:
         others = [p for p in self.model.parameters() if p.ndim < 2]
         groups = [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=(0.9, 0.95), fused=True)
-        sampler = run.sampler.clone()
+        sampler = run.loader.sampler.clone()
         self.batches = [
             torch.from_numpy(run.rows.batch(*sampler.take(config.batch_size)).tokens).to(self.device).long()
             for _ in range(num_batches)

@@ -13,10 +13,10 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from rich.console import Console
 
 from tests.benchmarks.loader import document_lengths, write_pack
 from trainer.config import Options, TrainConfig, derive_config
+from trainer.device import choose_device
 
 
 def write_mixture(folder: Path, num_domains: int, num_tokens: int, vocab_size: int, data: Path | None) -> Path:
@@ -30,10 +30,13 @@ def write_mixture(folder: Path, num_domains: int, num_tokens: int, vocab_size: i
     for number, weight in enumerate(weights.tolist()):
         name = f"domain{number:03d}"
         lengths = document_lengths(data, rng, num_tokens // num_domains)
+        lengths = np.append(lengths, np.int32(num_tokens // num_domains - lengths.sum() + 1))  # however long that is
         write_pack(folder / name, name, lengths, rng, vocab_size)
         total = int(lengths.sum())
         domains[name] = Domain(packs=[name], num_documents=len(lengths), num_tokens=total, weight=weight)
-    manifest = MixtureManifest(tokenizer_sha256="-", vocab_size=vocab_size, domains=domains, policy=Policy(name="given"))
+    manifest = MixtureManifest(
+        tokenizer_sha256="-", vocab_size=vocab_size, domains=domains, policy=Policy(name="given")
+    )
     save_mixture(folder / "mix.json", manifest)
     return folder / "mix.json"
 
@@ -53,14 +56,15 @@ class OurStep:
 
     def __init__(self, mixture: Path, **options: Any) -> None:
         from dataeng.formats.mixture import load_mixture
-        from trainer.loop import _Run
-        from trainer.progress import PlainWatcher
+        from trainer.progress import SilentWatcher
+        from trainer.ranks import Ranks
+        from trainer.run import Run
 
         manifest = load_mixture(mixture)
         chosen = Options(mixture=mixture, verify_packs=False, resume=False, **options)
         self.config: TrainConfig = derive_config(chosen, manifest)
-        self.run = _Run(self.config, manifest)
-        self.watcher = PlainWatcher(Console(quiet=True))
+        self.run = Run(self.config, manifest, Ranks(choose_device(self.config.device)))
+        self.watcher = SilentWatcher()
         self.num_steps = 0
 
     def step(self) -> float:

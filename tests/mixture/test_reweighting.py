@@ -282,3 +282,26 @@ def test_how_tokens_are_cut_over_ranks_changes_nothing_but_rounding(
         first, second = (control.update(*reduced) for control in ranks)
         assert first.tolist() == second.tolist()
         np.testing.assert_allclose(first, expected, rtol=1e-9, atol=1e-12)
+
+
+@given(
+    st.sampled_from(["none", "sow-identity", "odm", "ado"]),
+    st.integers(0, 3),
+    st.integers(1, 4),
+    st.lists(st.tuples(st.booleans(), st.lists(st.integers(0, 2), min_size=3, max_size=3)), min_size=1, max_size=12),
+)
+def test_weights_move_only_in_updates_that_are_due(
+    method: str, warmup_steps: int, interval: int, steps: list[tuple[bool, list[int]]]
+) -> None:
+    """What a trainer relies on that wants a step's weights before its losses; and updates are due as documented."""
+    options = Reweighting(method=method, warmup_steps=warmup_steps, interval=interval, ema=0.5)
+    controller = Controller(options, np.array([0.5, 0.3, 0.2]))
+    for number, (frozen, tokens) in enumerate(steps):
+        before, is_due = controller.weights.tolist(), controller.is_due(frozen)
+        counts = np.array(tokens, np.float64)
+        applied = controller.update(counts * (1 + number + np.arange(3)), counts, frozen=frozen)
+        assert is_due or controller.weights.tolist() == before == applied.tolist()
+        if method != "none" and not frozen and number >= warmup_steps:
+            assert is_due or (number - warmup_steps) % interval
+        else:
+            assert not is_due

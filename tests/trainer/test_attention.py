@@ -70,6 +70,24 @@ def test_varlen_attention_gets_what_equals_the_mask(
     torch.testing.assert_close(attend(q, k, v, documents, None), attend(q, k, v, documents, documents.mask()))
 
 
+@given(st.lists(st.lists(st.integers(1, 5), min_size=1, max_size=4), min_size=1, max_size=5), st.data())
+def test_a_part_of_the_documents_is_what_would_be_found_in_its_rows(rows: list[list[int]], data: st.DataObject) -> None:
+    length = max(map(sum, rows))
+    index = torch.full((len(rows), length), -1)
+    for b, lengths in enumerate(rows):
+        index[b, : sum(lengths)] = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
+    start = data.draw(st.integers(0, len(rows) - 1))
+    stop = data.draw(st.integers(start + 1, len(rows)))
+    found, expected = (
+        attention.with_boundaries(Documents(index)).part(start, stop),
+        attention.with_boundaries(Documents(index[start:stop])),
+    )
+    assert torch.equal(found.index_bt, expected.index_bt)
+    assert found.boundaries.tolist() == expected.boundaries.tolist()
+    assert found.max_length == expected.max_length
+    assert Documents(index).part(start, stop).boundaries is None
+
+
 def test_the_flash_kernel_is_taken_in_half_precision_with_boundaries_only() -> None:
     documents = Documents(torch.zeros(1, 4, dtype=torch.int64))
     assert not attention.uses_varlen(documents, torch.bfloat16)

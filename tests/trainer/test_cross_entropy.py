@@ -96,7 +96,7 @@ class Products(TorchDispatchMode):
 
 @pytest.mark.parametrize(("kept_chunks", "products"), [(0, 12), (1, 11), (2, 10), (99, 9)])
 def test_kept_logits_save_a_product_and_change_no_bit(kept_chunks: int, products: int) -> None:
-    """Three chunks: three products forward, and in the backward pass two for each, three where logits are made again."""
+    """Of three chunks one product each forward; backward two, and a third where logits are made again."""
     hidden, weight, labels, scale = inputs(num_tokens=9, dtype=torch.float32)
 
     def gradients(kept_bytes: int) -> tuple[torch.Tensor, ...]:

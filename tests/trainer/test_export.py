@@ -19,7 +19,7 @@ from dataeng.errors import ConfigError, DataengError, FormatError
 from dataeng.formats.atomic import sha256_file
 from dataeng.formats.mixture import load_mixture
 from tests.trainer.conftest import EOS, TOKENIZER
-from trainer.attention import Documents, documents_of
+from trainer.attention import Documents
 from trainer.checkpoint import load_model_tensors
 from trainer.cli import app
 from trainer.config import TrainConfig
@@ -119,11 +119,11 @@ def test_tokens_see_their_own_document_only_unless_told(
     """The loop asks for masks with the loader's documents; they are replaced by short ones, which must matter."""
     asked: list[torch.Tensor] = []
 
-    def halves(index_bt: torch.Tensor, device: torch.device) -> Documents:
-        asked.append(index_bt)
-        return documents_of((torch.arange(64) // 32).expand(len(index_bt), -1), device)
+    def halves(found: Documents, device: torch.device) -> Documents:
+        asked.append(found.index_bt)
+        return Documents((torch.arange(64) // 32).expand(len(found.index_bt), -1))
 
-    monkeypatch.setattr("trainer.step.documents_of", halves)
+    monkeypatch.setattr(Documents, "to", halves)
     masked, whole = (run(steps=1, document_mask=mask, out=tmp_path / str(mask)) for mask in (True, False))
     assert [index.shape for index in asked] == [(4, 64)]
     states = [newest_model(config).state_dict() for config in (masked, whole)]

@@ -39,7 +39,8 @@ def loader_of(rows: MixtureRows, batch_size: int = 12, **options: int) -> Loader
 
 
 def values(batch: Batch) -> tuple[object, ...]:
-    return tuple(tensor.tolist() for tensor in vars(batch).values())
+    tensors = {**vars(batch), "documents": batch.documents.index_bt}
+    return tuple(tensor.tolist() for tensor in tensors.values())
 
 
 def pairs(batch: Batch) -> list[tuple[int, int]]:
@@ -57,7 +58,8 @@ def test_reading_ahead_changes_nothing(rows: MixtureRows, depth: int) -> None:
             assert pairs(batch) == list(zip(domains.tolist(), numbers.tolist(), strict=True))
             assert np.array_equal(batch.tokens_bt.numpy(), expected.tokens)
             assert np.array_equal(batch.labels_bt.numpy(), expected.labels)
-            assert np.array_equal(batch.documents_bt.numpy(), expected.documents)
+            assert np.array_equal(batch.num_labels_b.numpy(), expected.labels.sum(1))
+            assert np.array_equal(batch.documents.index_bt.numpy(), expected.documents[:, :-1])
 
 
 @pytest.mark.parametrize("num_ranks", [2, 3, 5])

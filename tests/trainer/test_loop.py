@@ -20,12 +20,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import trainer.loop
 import trainer.step
 from dataeng.errors import ConfigError, DataengError, FormatError, LeaseError
 from dataeng.formats import atomic
 from dataeng.formats.atomic import sha256_file
 from dataeng.formats.mixture import Domain, load_mixture, save_mixture
+from trainer.attention import Documents
 from trainer.config import TrainConfig
 from trainer.data import MixtureRows
 from trainer.loop import TrainingReport, train
@@ -132,8 +132,8 @@ def test_packed_documents_are_trained_on_apart_and_resumed(
 ) -> None:
     """Only labels count, the model is told where documents are, and a stopped run goes on bit for bit."""
     seen: list[torch.Tensor] = []
-    real = trainer.step.documents_of
-    monkeypatch.setattr("trainer.step.documents_of", lambda index, device: seen.append(index) or real(index, device))
+    real = Documents.to
+    monkeypatch.setattr(Documents, "to", lambda found, device: seen.append(found.index_bt) or real(found, device))
     documents = [[i % 250] * (20 + i * 7 % 60) for i in range(40)]
     write_pack(tmp_path / "short", "short", [documents])
     tokens = sum(map(len, documents))
@@ -304,8 +304,12 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = make_config(steps=6, checkpoint_every=2, on_spike="stop")
-    poisoned = Recorder(3, lambda: monkeypatch.setattr("trainer.step.token_losses", lambda *a: real(*a) * float("nan")))
     from trainer.cross_entropy import token_losses as real
+
+    def losses(*arguments: Any, **options: Any) -> torch.Tensor:
+        return real(*arguments, **options) * float("nan")
+
+    poisoned = Recorder(3, lambda: monkeypatch.setattr("trainer.step.token_losses", losses))
 
     with pytest.raises(DataengError, match=r"loss of .*code.* is not finite in step 4.*checkpoint of step 2 is intact"):
         run(config, poisoned)
@@ -323,10 +327,10 @@ def poison(monkeypatch: pytest.MonkeyPatch, steps: int) -> Recorder:
 
     calls = 0
 
-    def losses(*arguments: Any) -> torch.Tensor:
+    def losses(*arguments: Any, **options: Any) -> torch.Tensor:
         nonlocal calls
         calls += 1
-        found = real(*arguments)
+        found = real(*arguments, **options)
         return torch.cat([found[:64] * float("inf"), found[64:]]) if calls <= steps else found
 
     return Recorder(3, lambda: monkeypatch.setattr("trainer.step.token_losses", losses))
@@ -391,6 +395,30 @@ def test_parts_give_the_gradient_of_the_whole(make_config: MakeConfig, tmp_path:
         rows, earlier = metrics.filter(step=step), metrics.filter(step=before)
         expected = earlier["weight"].to_numpy() / rows["share"].to_numpy()
         np.testing.assert_allclose(rows["multiplier"].to_numpy(), np.minimum(expected, 4.0), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("options", "waiting"),
+    [
+        ({}, "..xxxx.."),
+        ({"interval": 2}, "..x.x..."),
+        ({"feedback": "sampling"}, "........"),
+        ({"method": "none"}, "." * 8),
+    ],
+)
+def test_only_steps_that_move_the_weights_wait_for_their_losses(
+    make_config: MakeConfig, mixture: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], waiting: str
+) -> None:
+    """Two steps of warm-up, and two of decay, in which weights are frozen: the gradient comes with the losses."""
+    manifest = load_mixture(mixture)
+    changed = manifest.reweighting.model_copy(update=options)
+    save_mixture(mixture, manifest.model_copy(update={"reweighting": changed}))
+    found = []
+    for name, mark in (("token_losses", "x"), ("weighted_token_losses", ".")):
+        real = getattr(trainer.step, name)
+        monkeypatch.setattr(trainer.step, name, lambda *a, m=mark, f=real, **o: found.append(m) or f(*a, **o))
+    run(make_config(steps=8))
+    assert "".join(found) == waiting
 
 
 @pytest.mark.parametrize("feedback", ["sampling", "both"])
