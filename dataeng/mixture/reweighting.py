@@ -193,6 +193,8 @@ class Controller:
         )
 
     def _noise(self, known: Bools) -> float:
+        if self.reweighting.noise_floor == 0:
+            return 0.0
         return self.reweighting.noise_floor * float(np.nan_to_num(self.standard_errors()[known]).max())
 
     def _r(self) -> float:

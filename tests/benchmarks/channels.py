@@ -35,13 +35,13 @@ import trainer.feedback
 import trainer.run
 import trainer.step
 from tests.benchmarks.training_run import Clock, Measured, OurStep, take_turns, write_mixture
-from trainer.attention import documents_of
 from trainer.cross_entropy import IGNORED, default_chunk_tokens, weighted_token_losses
 from trainer.device import autocast
 
 #: What would not be there without domains: owner, name, and what to call it.
 PARTS: list[tuple[Any, str, str]] = [
-    (trainer.step.Forward, "sums", "sums of losses"),
+    (trainer.step, "row_sums", "sums of rows"),
+    (trainer.step, "sums_of", "sums of domains"),
     (trainer.feedback.Feedback, "begin", "planned shares"),
     (trainer.feedback.Feedback, "take", "controller"),
     (trainer.feedback.Feedback, "multipliers", "multipliers"),
@@ -61,7 +61,7 @@ class PlainStep(OurStep):
         tokens_bt = batch.tokens_bt.to(device, non_blocking=True).long()
         is_label_n = batch.labels_bt.to(device, non_blocking=True).flatten()
         labels_n = torch.where(is_label_n == 1, tokens_bt[:, 1:].flatten(), IGNORED)
-        documents = documents_of(batch.documents_bt[:, :-1], device)
+        documents = batch.documents.to(device)
         chunk = default_chunk_tokens(config.model.vocab_size, device)
 
         def mean(hidden_btd: Tensor, weight_vd: Tensor) -> Tensor:

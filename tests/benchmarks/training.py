@@ -10,9 +10,9 @@ first losses are compared), in bfloat16 autocast on GPUs and with ``torch.compil
 
 One step of each in turn, medians. On a GPU by the clock, after everything is done; on a CPU in processor time of one
 thread, so that other work on the machine changes little. Peak memory: on a GPU of PyTorch's allocator in a step; on a
-CPU the growth of a process of its own that takes two steps. MFU is the share of the peak rate that
-``trainer.flops.flops_per_token`` × tokens/s makes up; on a CPU the peak is what a product of two matrices of 1,024 ×
-1,024 reaches, measured between the steps. The last line has ``key=value`` figures.
+CPU the growth of a process of its own that takes two steps. MFU is the part of the peak rate that is what the tokens
+take by the formula in ``trainer.flops`` (6 N + causal attention over whole rows); on a CPU the peak is what a product
+of two matrices of 1,024 × 1,024 reaches, measured between the steps. The last line has ``key=value`` figures.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from torch import Tensor
 
 from tests.benchmarks.training_run import Clock, Measured, OurStep, Side, take_turns, write_mixture
 from trainer.device import autocast
-from trainer.flops import flops_per_token
+from trainer.flops import flops_per_position
+from trainer.flops import peak_flops as known_peak
 from trainer.presets import ModelConfig
 
 SIDES = {"ours": "ours", "no_masks": "ours, no document masks", "peer": "Hugging Face Llama, plain loop"}
-PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12}  # dense bfloat16, FLOP/s, of the SXM boards
 
 
 def huggingface_model(config: ModelConfig) -> Any:
@@ -153,11 +153,10 @@ def peak_flops(device: torch.device, given: float | None) -> float | None:
     """The rate that 100 % stand for; None: to be measured."""
     if given is not None or device.type == "cpu":
         return given
-    name = torch.cuda.get_device_name(device)
-    for known, rate in PEAKS.items():
-        if known in name:
-            return rate
-    raise SystemExit(f"the peak rate of {name} is not known here; give it with --peak-flops")
+    known = known_peak(device)
+    if known is None:
+        raise SystemExit(f"the peak of {torch.cuda.get_device_name(device)} is not known; give it with --peak-flops")
+    return known
 
 
 def measure(preset: str, arguments: argparse.Namespace) -> dict[str, float]:
@@ -188,7 +187,7 @@ def measure(preset: str, arguments: argparse.Namespace) -> dict[str, float]:
 def show(preset: str, ours: OurStep, sides: dict[str, Measured], peak: float) -> dict[str, float]:
     config = ours.config
     tokens = config.tokens_per_step
-    flops = flops_per_token(config.model, config.sequence_length)
+    flops = flops_per_position(ours.run.model, config.model, config.sequence_length)
     print(
         f"\n{preset}: {ours.run.model.num_parameters() / 1e6:.1f} M weights, {config.batch_size} rows of "
         f"{config.sequence_length} tokens, vocabulary {config.model.vocab_size:,}, {flops / 1e6:,.0f} MFLOP a token; "
