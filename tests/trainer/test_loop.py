@@ -19,6 +19,7 @@ import polars as pl
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import trainer.step
 from dataeng.errors import ConfigError, DataengError, FormatError, LeaseError
@@ -28,8 +29,11 @@ from dataeng.formats.mixture import Domain, load_mixture, save_mixture
 from trainer.attention import Documents
 from trainer.config import TrainConfig
 from trainer.data import MixtureRows
+from trainer.device import OnItsWay
 from trainer.loop import TrainingReport, train
 from trainer.monitor import StepRecord
+from trainer.ranks import Ranks
+from trainer.run import Run
 from trainer.session import held
 
 MakeConfig = Callable[..., TrainConfig]
@@ -419,6 +423,35 @@ def test_only_steps_that_move_the_weights_wait_for_their_losses(
         monkeypatch.setattr(trainer.step, name, lambda *a, m=mark, f=real, **o: found.append(m) or f(*a, **o))
     run(make_config(steps=8))
     assert "".join(found) == waiting
+
+
+class Waits(TorchDispatchMode):
+    """Counts what makes the CPU wait for a GPU: reading a number, and results whose shape depends on values."""
+
+    count = 0
+    WAITING = (torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero, torch.ops.aten.masked_select)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func.overloadpacket in self.WAITING
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("options", [{}, {"reweighting": "none"}, {"accumulate": 2}])
+def test_a_step_reads_two_things_from_the_device(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    """The sums of rows (once for each part of the step) and the norm of the gradient; a GPU computes on meanwhile."""
+    fetched = []
+    real = OnItsWay.wait
+    monkeypatch.setattr(OnItsWay, "wait", lambda found: fetched.append(1) or real(found))
+    config = make_config(steps=8, **options)
+    run = Run(config, load_mixture(config.mixture), Ranks(torch.device("cpu")))
+    with run.loader:
+        for step in range(1, 5):
+            fetched.clear()
+            with Waits() as waits:
+                run.train_step(step, Recorder())
+            assert (waits.count, len(fetched)) == (1, config.accumulate)
 
 
 @pytest.mark.parametrize("feedback", ["sampling", "both"])
