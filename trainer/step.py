@@ -134,8 +134,12 @@ def sums_of(parts: Sequence[tuple[Batch, OnItsWay]], num_domains: int) -> Sums:
     domains_b = np.concatenate([batch.domains_b.numpy() for batch, _ in parts])
     counts_b = np.concatenate([batch.num_labels_b.numpy() for batch, _ in parts])
     losses_b, squares_b = np.concatenate([found.wait() for _, found in parts], axis=1)
-    totals = (domain_sums(values, domains_b, num_domains) for values in (losses_b, counts_b, squares_b))
-    return Sums(*totals, row_losses=losses_b / np.maximum(counts_b, 1))
+    return Sums(
+        losses=domain_sums(losses_b, domains_b, num_domains),
+        tokens=domain_sums(counts_b, domains_b, num_domains),
+        squares=domain_sums(squares_b, domains_b, num_domains),
+        row_losses=losses_b / np.maximum(counts_b, 1),
+    )
 
 
 def parts_of(batch: Batch, num_parts: int) -> list[Batch]:

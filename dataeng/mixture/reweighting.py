@@ -220,7 +220,9 @@ class Controller:
         if reweighting.smallest:
             weights = np.where(known, (1 - count * reweighting.smallest) * weights + reweighting.smallest, 0.0)
         if reweighting.largest < 1 and reweighting.largest * count > 1:
-            weights = capped_shares(weights, np.where(known, reweighting.largest, 0.0), 1.0)
+            # What a cap cuts off goes to the others, also where a small r has rounded all of them to 0.
+            positive = np.where(known, np.maximum(weights, SMALLEST), 0.0)
+            weights = capped_shares(positive, np.where(known, reweighting.largest, 0.0), 1.0)
         return weights
 
     def learned_weights(self) -> Floats:

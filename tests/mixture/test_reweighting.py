@@ -192,6 +192,11 @@ def test_no_losses_and_no_constants_make_weights_that_are_none(
     assert control.learned_weights().sum() == pytest.approx(1, abs=1e-9)
 
 
+def test_a_cap_holds_where_the_softmax_rounds_all_others_to_zero() -> None:
+    """What is cut off is shared by the others, which are equal to the last digit that there is."""
+    assert weights_of([1.0, 2.0, 3.0], r=5e-324, largest=0.5) == pytest.approx([0.25, 0.25, 0.5])
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("signal", ["raw", "relative"])
 def test_losses_of_zero_are_losses(method: str, signal: str) -> None:

@@ -8,13 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-<<<<<<< HEAD
 from dataeng.mixture.policies import capped_shares
-from trainer.loss import domain_sums, loss_multipliers, weighted_loss
-from trainer.sampler import MixtureSampler, SampledDomain, SampledStage
-=======
 from trainer.loss import Objective, domain_sums, loss_multipliers, row_sums
->>>>>>> e2518a9 (A step: sums of rows in one transfer, the gradient with the losses where weights are known, documents found by the loader's thread, layers compiled one by one)
+from trainer.sampler import MixtureSampler, SampledDomain, SampledStage
 
 
 def weighted(losses: torch.Tensor, domains: torch.Tensor, multipliers: np.ndarray) -> torch.Tensor:
@@ -101,7 +97,6 @@ def test_planned_shares_give_an_unbiased_gradient_where_batch_counts_do_not() ->
     assert expected["batch"] != pytest.approx(weights, abs=0.1)
 
 
-<<<<<<< HEAD
 @pytest.mark.parametrize("rows_at_a_time", [1, 4, 64])
 def test_random_draws_are_unbiased_on_average(rows_at_a_time: int) -> None:
     """Monte Carlo: rows drawn with q, of unlike numbers of labels. The mean gradient is Σ w ∇L, within its error."""
@@ -145,7 +140,7 @@ def test_planned_multipliers_hold_their_objective_under_epoch_caps() -> None:
     error = np.std(np.array(applied) - intended) / 10
     assert abs(np.mean(applied) - np.mean(intended)) < 4 * error
     assert error < 0.2
-=======
+
+
 def test_an_objective_without_labels_is_no_division_by_zero() -> None:
     assert Objective(np.array([2.0]), 0.0).row_weights(torch.tensor([0, 0])).tolist() == [2.0, 2.0]
->>>>>>> e2518a9 (A step: sums of rows in one transfer, the gradient with the losses where weights are known, documents found by the loader's thread, layers compiled one by one)
