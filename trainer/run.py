@@ -206,7 +206,13 @@ class Run:
     def _record(
         self, step: int, sums: Sums, norm: float, learning_rate: float, multipliers: Floats, seconds: float
     ) -> StepRecord:
-        epochs, weights, shares = self.loader.sampler.epochs(), self.feedback.weights, self.feedback.drawn_shares
+        feedback = self.feedback
+        columns = (
+            sums.losses, sums.squares, sums.tokens.astype(np.int64), feedback.weights, multipliers,
+            feedback.drawn_shares, feedback.planned_shares,
+        )  # fmt: skip
+        # As lists, which are read ten times as fast as arrays; there may be hundreds of domains.
+        rows = zip(self.rows.names, *(column.tolist() for column in columns), self.loader.sampler.epochs(), strict=True)
         return StepRecord(
             step=step,
             loss=sums.mean_loss,
@@ -222,16 +228,16 @@ class Run:
             domains=[
                 DomainRecord(
                     domain=name,
-                    loss_sum=float(sums.losses[i]),
-                    square_sum=float(sums.squares[i]),
-                    tokens=int(sums.tokens[i]),
-                    weight=float(weights[i]),
-                    multiplier=float(multipliers[i]),
-                    share=float(shares[i]),
-                    planned_share=float(self.feedback.planned_shares[i]),
-                    epochs=epochs[i],
+                    loss_sum=loss_sum,
+                    square_sum=square_sum,
+                    tokens=tokens,
+                    weight=weight,
+                    multiplier=multiplier,
+                    share=share,
+                    planned_share=planned,
+                    epochs=epochs,
                 )
-                for i, name in enumerate(self.rows.names)
+                for name, loss_sum, square_sum, tokens, weight, multiplier, share, planned, epochs in rows
             ],
         )
 
