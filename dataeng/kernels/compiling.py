@@ -48,13 +48,12 @@ def cache_folder() -> Path:
 
 def sources_fingerprint() -> str:
     """Returns 16 hex digits that change with any kernel source, Python, Numba or the processor type."""
-    import numba
-
     processor = importlib.import_module("llvmlite.binding").get_host_cpu_name()
     digest = hashlib.blake2b(digest_size=8)
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    versions = (sys.version, numba.__version__, importlib.metadata.version("llvmlite"), platform.machine(), processor)
+    libraries = [importlib.metadata.version(name) for name in ("numba", "llvmlite")]  # numba itself takes long to load
+    versions = (sys.version, *libraries, platform.machine(), processor)
     digest.update(repr(versions).encode())
     return digest.hexdigest()
 
