@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from dataeng.formats.mixture import json_schema
+from dataeng.formats.mixture import json_schema, load_mixture
 from dataeng.report import preset_reference
 from dataeng.report.catalogue import markdown, objectives_markdown, signals_markdown
+from tests.end_to_end.runs import dataeng, environment
 from tests.test_cli import Call, call
 
 __all__ = ["call"]  # a fixture
@@ -39,30 +40,49 @@ def workplace(tmp_path: Path) -> Path:
 def shell(script: str, folder: Path, timeout: float = 580) -> str:
     """Runs commands with this environment's programs in place of the virtual environment's."""
     script = script.replace(".venv/bin/", f"{BIN}/")
-    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "COLUMNS": "160"}
+    variables = {**environment(), "PATH": f"{BIN}:{os.environ['PATH']}", "COLUMNS": "160"}
     done = subprocess.run(
-        ["bash", "-euc", script], cwd=folder, capture_output=True, text=True, timeout=timeout, env=environment
+        ["bash", "-euc", script], cwd=folder, capture_output=True, text=True, timeout=timeout, env=variables
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-def test_the_commands_of_the_readme_run_one_after_the_other(workplace: Path) -> None:
-    first, tests, *rest = blocks(ROOT / "README.md", "sh")
-    assert "dataeng run pipelines/cc_clean.yaml" in first and "pytest" in tests and len(rest) >= 3
-    printed = shell(first.splitlines()[-1], workplace)
-    assert "write_packs" in printed
-    printed = shell("\n".join(rest), workplace)
+@pytest.fixture(scope="module")
+def main_job(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as the repository's root is, after the README's first command; tests take copies of it."""
+    folder = tmp_path_factory.mktemp("main_job")
+    for name in ("pipelines", "manifests"):
+        shutil.copytree(ROOT / name, folder / name)
+    command = blocks(ROOT / "README.md", "sh")[0].splitlines()[-1]
+    assert "dataeng run pipelines/cc_clean.yaml" in command
+    assert "write_packs" in shell(command, folder)
+    return folder
+
+
+def test_the_commands_of_the_readme_run_one_after_the_other(main_job: Path, tmp_path: Path) -> None:
+    """As they stand, but for the number of steps: a fifth of them shows what all do."""
+    _, tests, *rest = blocks(ROOT / "README.md", "sh")
+    assert "pytest" in tests and len(rest) >= 3
+    workplace = tmp_path / "workplace"
+    shutil.copytree(main_job, workplace)
+    script = "\n".join(rest)
+    train = ".venv/bin/trainer --mixture manifests/mix.json\n"
+    assert script.count(train) == 1
+    printed = shell(script.replace(train, train.replace("\n", " --steps 60\n")), workplace)
     assert "run 0" not in printed
     for domain in ("web", "multilingual", "code"):
         assert domain in printed
     # The last command shows every domain's first and last loss.
     table = [line.split()[1:] for line in printed.splitlines()[-3:]]
     assert {row[0] for row in table} == {"web", "multilingual", "code"}
-    assert all(float(row[4]) < float(row[2]) for row in table), table
+    assert all(float(row[4]) < float(row[2]) - 0.5 for row in table), table
+    learned = load_mixture(workplace / "runs/cc_clean/training/mix/mix.json")
+    assert learned.policy.name == "learned" and len(learned.history) == 1
 
 
-def test_the_guides_show_commands_that_run(workplace: Path) -> None:
+def test_the_guides_show_commands_that_run(main_job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
     commands = [
         line.removeprefix("$ ")
         for page in ("getting_started", "quality", "dedup", "mixtures", "packing", "tokenizers")  # all in one folder
@@ -70,8 +90,10 @@ def test_the_guides_show_commands_that_run(workplace: Path) -> None:
         for line in block.splitlines()
         if line.startswith("$ ") and not line.startswith("$ trainer")  # the README's test trains
     ]
-    assert len(commands) >= 13
-    printed = shell("\n".join(commands), workplace)
+    assert len(commands) >= 13 and all(command.startswith("dataeng ") for command in commands)
+    workplace = tmp_path / "workplace"
+    shutil.copytree(main_job, workplace)
+    printed = "".join(dataeng(*shlex.split(command)[1:], folder=workplace) for command in commands)
     assert "documents judged again" in printed and "agree on" in printed and "BROKEN FIRST" in printed
     assert "8 documents  nearly_same, minhash" in printed
 

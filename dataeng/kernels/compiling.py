@@ -2,7 +2,9 @@
 
 A kernel is compiled by Numba on its first call and kept on disk, so that a machine compiles once. Numba notices a
 changed source file only where the kernel itself is written, not in the functions that it calls; therefore the cache
-folder's name carries a hash of all kernel sources, and a changed line anywhere starts a fresh folder.
+folder's name carries a hash of all kernel sources, and a changed line anywhere starts a fresh folder. Numba would also
+keep apart what was compiled from copies of one source file in several places (a checkout and what is installed from
+it, or two environments); here copies with the same sources share their machine code.
 """
 
 from __future__ import annotations
@@ -48,13 +50,12 @@ def cache_folder() -> Path:
 
 def sources_fingerprint() -> str:
     """Returns 16 hex digits that change with any kernel source, Python, Numba or the processor type."""
-    import numba
-
     processor = importlib.import_module("llvmlite.binding").get_host_cpu_name()
     digest = hashlib.blake2b(digest_size=8)
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    versions = (sys.version, numba.__version__, importlib.metadata.version("llvmlite"), platform.machine(), processor)
+    libraries = [importlib.metadata.version(name) for name in ("numba", "llvmlite")]  # numba itself takes long to load
+    versions = (sys.version, *libraries, platform.machine(), processor)
     digest.update(repr(versions).encode())
     return digest.hexdigest()
 
@@ -72,9 +73,43 @@ def _private_temporary_folder() -> Path:
 def kernel(function: Function) -> Function:
     """Marks a function that Python calls: compiled on first use, kept on disk, runs without the GIL."""
     numba: Any = importlib.import_module("numba")
-    numba.config.CACHE_DIR = str(cache_folder())
-    compiled: Function = numba.njit(nogil=True, cache=True, boundscheck=False)(function)
-    return compiled
+    compiled = numba.njit(nogil=True, boundscheck=False)(function)
+    compiled._cache = _cache_type()(function)  # what `cache=True` sets, with another place for the files
+    kernel: Function = compiled
+    return kernel
+
+
+@functools.cache
+def _cache_type() -> Any:
+    """Returns Numba's cache of compiled functions, made to keep them in `cache_folder`, wherever their source is."""
+    caching: Any = importlib.import_module("numba.core.caching")
+
+    class Locator(caching._CacheLocator):  # type: ignore[misc]
+        def __init__(self, function: Callable[..., Any]) -> None:
+            self._line = function.__code__.co_firstlineno
+
+        def get_cache_path(self) -> str:
+            return str(cache_folder() / "numba")
+
+        def get_source_stamp(self) -> str:
+            return cache_folder().name  # the sources' hash
+
+        def get_disambiguator(self) -> str:
+            return str(self._line)
+
+        @classmethod
+        def from_function(cls, function: Callable[..., Any], _file: str) -> Locator:
+            located = cls(function)
+            located.ensure_cache_path()
+            return located
+
+    class Implementation(caching.CompileResultCacheImpl):  # type: ignore[misc]
+        _locator_classes = (Locator,)
+
+    class KernelCache(caching.FunctionCache):  # type: ignore[misc]
+        _impl_class = Implementation
+
+    return KernelCache
 
 
 def inlined(function: Function) -> Function:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from numbers import Number
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -17,10 +18,12 @@ from dataeng.engine.records import TaskRecord
 from dataeng.engine.reuse import PhaseState
 from dataeng.fingerprint import digest
 from dataeng.plan import Phase
-from dataeng.report.explain import Story
 from dataeng.report.funnel import FunnelRow
 from dataeng.report.terminal_marks import marked_text, print_judgement
 from dataeng.report.visible import visible
+
+if TYPE_CHECKING:  # would bring the kernels to commands that need none
+    from dataeng.report.explain import Story
 
 PLAIN_SECONDS = 30.0  # off a terminal, at most one line of progress in so many seconds
 PLAIN_WIDTH = 140

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import polars as pl
 from rich.console import Console
@@ -10,10 +11,11 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from dataeng.report.clusters import Cluster, Member, differences
-from dataeng.report.marks import Marks
 from dataeng.report.terminal_marks import marked_text
 from dataeng.report.visible import visible
+
+if TYPE_CHECKING:  # would bring the kernels and DuckDB to every run
+    from dataeng.report.clusters import Cluster, Member
 
 TEXT_SHOWN = 900
 
@@ -53,6 +55,9 @@ def _member_table(cluster: Cluster) -> Table:
 
 def _side_by_side(console: Console, kept: Member, removed: Member) -> Table:
     """The beginning of two texts, with the words marked that only one of them has."""
+    from dataeng.report.clusters import differences
+    from dataeng.report.marks import Marks
+
     assert kept.text is not None and removed.text is not None
     spans = differences(kept.text, removed.text)
     table = Table(show_lines=False, expand=True)

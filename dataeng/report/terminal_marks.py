@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dataeng.report.judgements import StepJudgement
-from dataeng.report.marks import Marks
 from dataeng.report.visible import visible
+
+if TYPE_CHECKING:  # would bring the kernels to commands that need none
+    from dataeng.report.judgements import StepJudgement
+    from dataeng.report.marks import Marks
 
 OPEN, CLOSE = ">>", "<<"
 MARK_STYLE = "black on yellow"

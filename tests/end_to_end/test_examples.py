@@ -27,7 +27,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The runs of all examples, each in a folder of its name."""
     folder = tmp_path_factory.mktemp("examples")
     for name in EXAMPLES:
-        command("run", f"pipelines/{name}.yaml", "--set", f"run={folder / name}", "--workers", "2")
+        command("run", f"pipelines/{name}.yaml", "--set", f"run={folder / name}", "--scheduler", "inline")
     return folder
 
 

@@ -35,7 +35,7 @@ __all__ = ["toy"]  # a fixture
 
 PRIMITIVES = ("create", "write", "sync", "rename", "sync_folder", "remove")
 MODES = ("error", "lost response", "disk full", "torn write", "kill")
-POINTS = int(os.environ.get("DATAENG_FAULT_POINTS", "6"))  # of each mode and scenario, unless all are asked for
+POINTS = int(os.environ.get("DATAENG_FAULT_POINTS", "4"))  # of each mode and scenario, unless all are asked for
 
 
 class Killed(BaseException):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,24 @@ def test_a_second_process_does_not_compile(tmp_path: Path) -> None:
     first = run(code, NUMBA_CACHE_DIR=str(tmp_path))
     assert first == "compiling simhash hashing\n['simhash', 'hashing'] [1, 1]"
     assert run(code, NUMBA_CACHE_DIR=str(tmp_path)) == "[] [0, 0]"
+
+
+def test_a_copy_of_the_package_in_another_place_does_not_compile(tmp_path: Path) -> None:
+    """A checkout and what is installed from it, or the same version in two environments."""
+    code = (
+        "import dataeng; from dataeng import kernels; kernels.prepare(['hashing'])\n"
+        "from dataeng.kernels.hashing import hash_texts_kernel as kernel\n"
+        "print(dataeng.__file__, sum(kernel.stats.cache_misses.values()))"
+    )
+    package = Path(kernels.__file__).parents[1]
+    shutil.copytree(package, tmp_path / "other/dataeng", ignore=shutil.ignore_patterns("sample", "__pycache__"))
+    cache = str(tmp_path / "cache")
+    assert (
+        run(code, NUMBA_CACHE_DIR=cache, PYTHONPATH=str(package.parent), PYTHONSAFEPATH="1")
+        == f"{package}/__init__.py 1"
+    )
+    copied = run(code, NUMBA_CACHE_DIR=cache, PYTHONPATH=str(tmp_path / "other"), PYTHONSAFEPATH="1")
+    assert copied == f"{tmp_path}/other/dataeng/__init__.py 0"
 
 
 def test_each_kernel_has_one_signature() -> None:

@@ -19,7 +19,7 @@ from dataeng.kernels.units import KINDS
 from dataeng.stages.dedup import removal
 from dataeng.stages.dedup.deduplicate_lines import DeduplicateLines
 from dataeng.stages.quality.remove_lines import RemoveLines
-from tests.end_to_end.runs import assert_same, dataeng, results
+from tests.end_to_end.runs import WITH_WORKERS, assert_same, dataeng, results
 from tests.kernels.test_normalization import REFERENCES
 from tests.kernels.test_units import edited, expected
 from tests.stages.exchange import SlicesOf, frames_of, name_of, run_edits
@@ -311,7 +311,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
         made[workers] = folder / f"run{workers}"
         pipeline = folder / f"{workers}.yaml"
         pipeline.write_text(PIPELINE.format(run=made[workers], inputs=folder / "in"))
-        dataeng("run", str(pipeline), "--workers", str(workers))
+        dataeng("run", str(pipeline), *WITH_WORKERS[workers])
     return made
 
 

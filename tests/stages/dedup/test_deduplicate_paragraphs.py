@@ -15,7 +15,7 @@ from dataeng.errors import TaskError
 from dataeng.kernels.bloom import BloomFilter, bits_needed
 from dataeng.stages.dedup import removal
 from dataeng.stages.dedup.deduplicate_paragraphs import DeduplicateParagraphs
-from tests.end_to_end.runs import assert_same, dataeng, results
+from tests.end_to_end.runs import WITH_WORKERS, assert_same, dataeng, results
 from tests.kernels.test_ngrams import tokens_of
 from tests.kernels.test_units import edited, expected
 from tests.stages.exchange import SlicesOf, frames_of, run_edits
@@ -211,7 +211,7 @@ def test_a_run_with_one_worker_gives_the_same_bytes_as_with_two(tmp_path: Path) 
     for workers in (1, 2):
         pipeline = tmp_path / f"{workers}.yaml"
         pipeline.write_text(PIPELINE.format(run=tmp_path / f"run{workers}", inputs=tmp_path / "in"))
-        dataeng("run", str(pipeline), "--workers", str(workers))
+        dataeng("run", str(pipeline), *WITH_WORKERS[workers])
     assert_same(results(tmp_path / "run1"), results(tmp_path / "run2"))
     statement = "SELECT id, text FROM documents ORDER BY source, source_offset"
     listed = dataeng("sql", str(tmp_path / "run1"), statement, "--format", "json")

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from pydivsufsort import divsufsort, kasai
 
 from dataeng.stages.dedup.deduplicate_substrings import DeduplicateSubstrings
-from tests.end_to_end.runs import dataeng
+from tests.end_to_end.runs import WITH_WORKERS, dataeng
 from tests.kernels.sequences_reference import units_of
 from tests.stages.exchange import frames_of, run_exchange
 
@@ -332,7 +332,7 @@ def test_a_run_does_not_depend_on_how_it_is_cut(tmp_path: Path, test_data: Path)
     for name, batch, partitions, workers in (("one", 1000, 4, 1), ("two", 7, 9, 2)):
         file = tmp_path / f"{name}.yaml"
         file.write_text(PIPELINE.format(run=tmp_path / name, batch=batch, partitions=partitions))
-        dataeng("run", str(file), "--workers", str(workers))
+        dataeng("run", str(file), *WITH_WORKERS[workers])
         statement = "SELECT id, text, substring_chars_removed FROM documents ORDER BY id"
         evidence = "SELECT * FROM dedup ORDER BY id, start_char"
         found.append([dataeng("sql", str(tmp_path / name), s, "--format", "json") for s in (statement, evidence)])

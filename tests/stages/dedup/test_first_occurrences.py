@@ -30,7 +30,7 @@ def passages(seed: int, documents: int) -> list[str]:
 
 
 def test_small_memory_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    parts = [passages(1, 12), passages(1, 4), passages(2, 12)]
+    parts = [passages(1, 5), passages(1, 3), passages(2, 5)]
     for keep, least in (("first", {"min_words": 10}), ("none", {"min_words": 10}), ("first", {"min_bytes": 15})):
         stage = DeduplicateSubstrings(keep=keep, partitions=2, **least)  # type: ignore[arg-type]
         order = ("part", "row", "start")

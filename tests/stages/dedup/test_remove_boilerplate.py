@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dataeng.engine.outputs import TaskOutputs
 from dataeng.stages.dedup.remove_boilerplate import RemoveBoilerplate
-from tests.end_to_end.runs import assert_same, dataeng, results
+from tests.end_to_end.runs import WITH_WORKERS, assert_same, dataeng, results
 
 Page = tuple[str | None, str | None]
 
@@ -170,5 +170,5 @@ def _any_id(run_dir: Path) -> str:
 
 
 def test_one_worker_gives_the_same_bytes_as_two(run_dir: Path, tmp_path: Path) -> None:
-    dataeng("run", "pipelines/lines.yaml", "--set", f"run={tmp_path / 'one'}", "--workers", "1")
+    dataeng("run", "pipelines/lines.yaml", "--set", f"run={tmp_path / 'one'}", *WITH_WORKERS[1])
     assert_same(results(run_dir), results(tmp_path / "one"))
