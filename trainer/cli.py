@@ -18,7 +18,7 @@ from dataeng.errors import ConfigError, DataengError
 from dataeng.formats.reweighting import Method
 from dataeng.packing.rows import METHODS
 from trainer.config import Decay, OnSpike, OptimizerName, Options, Parallelism, Schedule, TrainConfig, derive_config
-from trainer.presets import MATRICES, PRESETS, RopeKind
+from trainer.model.presets import MATRICES, PRESETS, RopeKind
 
 if TYPE_CHECKING:
     from trainer.loop import TrainingReport
@@ -207,7 +207,7 @@ def report(
 ) -> None:
     """Write curves, tables and incidents of a run as one HTML file."""
     with _errors_shown():
-        from trainer.report import write_report
+        from trainer.watching.report import write_report
 
         path = write_report(run, to)
         Console().print(f"wrote {path}", markup=False, highlight=False, soft_wrap=True)
@@ -227,7 +227,7 @@ def evaluate(
 ) -> None:
     """Measure a model on held-out packs, domain by domain; with --before, what changed."""
     with _errors_shown():
-        from trainer.evaluation import evaluate_model, print_evaluation
+        from trainer.evaluation.evaluate import evaluate_model, print_evaluation
 
         done = evaluate_model(model, mixture, before, tokens, sequence_length, continuations, device)
         print_evaluation(Console(), done)
@@ -244,7 +244,7 @@ def export(
     """Write a checkpoint as a Hugging Face model, which transformers, vLLM, lm-eval, TRL and PEFT read."""
     with _errors_shown():
         try:
-            from trainer.export import export_checkpoint
+            from trainer.huggingface.export import export_checkpoint
         except ModuleNotFoundError as error:
             raise ConfigError(f"exporting needs '{error.name}': pip install 'dataeng[trainer]'.") from error
         done = export_checkpoint(
@@ -277,8 +277,8 @@ def _run(options: Options, trackers: list[str]) -> None:
     except ModuleNotFoundError as error:
         raise ConfigError(f"training needs '{error.name}': pip install 'dataeng[trainer]'.") from error
     from trainer.identity import as_json
-    from trainer.progress import LiveWatcher, PlainWatcher
-    from trainer.trackers import TrackedWatcher
+    from trainer.watching.progress import LiveWatcher, PlainWatcher
+    from trainer.watching.trackers import TrackedWatcher
 
     console = Console()
     watcher = LiveWatcher(console) if console.is_terminal else PlainWatcher(console)

@@ -18,9 +18,9 @@ from dataeng.formats.mixture import MixtureManifest
 from dataeng.formats.reweighting import Method, Reweighting
 from dataeng.packing.rows import Method as Packing
 from dataeng.packing.rows import checked_method
-from trainer.huggingface import fingerprint
-from trainer.model_options import derive_lora, derive_model
-from trainer.presets import MATRICES, PRESETS, LoraConfig, ModelConfig
+from trainer.huggingface.config import fingerprint
+from trainer.model.options import derive_lora, derive_model
+from trainer.model.presets import MATRICES, PRESETS, LoraConfig, ModelConfig
 
 Normalization = Literal["planned", "batch"]
 OptimizerName = Literal["adamw", "adafactor", "lion", "muon"]
@@ -32,7 +32,7 @@ Decay = Literal["linear", "cosine", "1-sqrt", "exponential"]
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
-    """The learning rate's way (see `trainer.schedule`), and the batch's."""
+    """The learning rate's way (see `trainer.optimizer.schedule`), and the batch's."""
 
     warmup_steps: int
     decay_steps: int
@@ -45,7 +45,7 @@ class ScheduleConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """Which optimizer (see `trainer.optim`), and its constants."""
+    """Which optimizer (see `trainer.optimizer.optimizers`), and its constants."""
 
     learning_rate: float
     name: OptimizerName = "adamw"
@@ -58,19 +58,19 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """How domain weights enter the loss (see `trainer.loss`)."""
+    """How domain weights enter the loss (see `trainer.steering.loss`)."""
 
     normalization: Normalization = "planned"
     max_multiplier: float = 4.0
     chunk_tokens: int | None = None
-    """Rows of logits that exist at a time; None: as suits the device (see `trainer.cross_entropy`)."""
+    """Rows of logits that exist at a time; None: as suits the device (see `trainer.model.cross_entropy`)."""
     kept_bytes: int | None = None
     """Of logits that may wait for the backward pass instead of being made again; None: likewise."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationConfig:
-    """Held-out packs, how often they are read, and how much of every domain (see `trainer.validation`)."""
+    """Held-out packs, how often they are read, and how much of every domain (see `trainer.evaluation.validation`)."""
 
     mixture: Path
     every: int

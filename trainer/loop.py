@@ -17,14 +17,14 @@ from dataeng.errors import DataengError
 from dataeng.formats.mixture import MixtureManifest
 from dataeng.packing import prepare
 from trainer.config import TrainConfig
-from trainer.description import announce, describe
-from trainer.device import reproducible
-from trainer.learned import save_learned_mixture
-from trainer.monitor import DomainSummary
-from trainer.progress import SilentWatcher, Watcher
-from trainer.ranks import open_ranks
+from trainer.parallel.device import reproducible
+from trainer.parallel.ranks import open_ranks
+from trainer.recovery.session import StopRequest, held
 from trainer.run import RollBack, Run
-from trainer.session import StopRequest, held
+from trainer.steering.learned import save_learned_mixture
+from trainer.watching.description import announce, describe
+from trainer.watching.metrics import DomainSummary
+from trainer.watching.progress import SilentWatcher, Watcher
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,19 @@ import torch
 from dataeng.errors import DataengError
 from dataeng.formats.atomic import fs
 from dataeng.formats.mixture import MixtureManifest
-from trainer.background import BackgroundSaver
-from trainer.checkpoint import (
+from trainer.config import TrainConfig
+from trainer.data.loader import Batch, Loader
+from trainer.data.presence import presences
+from trainer.data.rows import MixtureRows
+from trainer.evaluation.validation import open_validation
+from trainer.identity import identity
+from trainer.model.initial import initial_model
+from trainer.optimizer.optimizers import build_optimizer
+from trainer.optimizer.schedule import batch_size_at, learning_rate_factor, total_rows
+from trainer.parallel.ranks import Ranks
+from trainer.parallel.spread import SpreadModel, gathered
+from trainer.recovery.background import BackgroundSaver
+from trainer.recovery.checkpoint import (
     Checkpoint,
     CheckpointFolder,
     load_model_tensors,
@@ -23,27 +34,16 @@ from trainer.checkpoint import (
     optimizer_tensors,
     random_state,
 )
-from trainer.config import TrainConfig
-from trainer.data import MixtureRows
-from trainer.description import environment
-from trainer.feedback import Feedback
-from trainer.identity import identity
-from trainer.incidents import Incidents
-from trainer.initial import initial_model
-from trainer.loader import Batch, Loader
-from trainer.loss import Objective
-from trainer.meter import StepMeter
-from trainer.monitor import DomainRecord, MetricsWriter, StepRecord
-from trainer.optim import build_optimizer
-from trainer.parallel import SpreadModel, gathered
-from trainer.presence import presences
-from trainer.progress import Watcher
-from trainer.ranks import Ranks
-from trainer.schedule import batch_size_at, learning_rate_factor, total_rows
-from trainer.session import StopRequest
-from trainer.spikes import Spike, SpikeDetector
+from trainer.recovery.incidents import Incidents
+from trainer.recovery.session import StopRequest
+from trainer.recovery.spikes import Spike, SpikeDetector
+from trainer.steering.feedback import Feedback
+from trainer.steering.loss import Objective
 from trainer.step import Forward, Sums, accumulate, label_counts
-from trainer.validation import open_validation
+from trainer.watching.description import environment
+from trainer.watching.meter import StepMeter
+from trainer.watching.metrics import DomainRecord, MetricsWriter, StepRecord
+from trainer.watching.progress import Watcher
 
 Floats = npt.NDArray[np.float64]
 

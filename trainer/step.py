@@ -18,17 +18,17 @@ import torch
 from torch import Tensor, nn
 
 from trainer.config import TrainConfig
-from trainer.cross_entropy import (
+from trainer.data.loader import Batch
+from trainer.model.cross_entropy import (
     IGNORED,
     default_chunk_tokens,
     default_kept_bytes,
     token_losses,
     weighted_token_losses,
 )
-from trainer.device import OnItsWay, autocast, to_device
-from trainer.loader import Batch
-from trainer.loss import Objective, domain_sums, row_sums
-from trainer.parallel import SpreadModel
+from trainer.parallel.device import OnItsWay, autocast, to_device
+from trainer.parallel.spread import SpreadModel
+from trainer.steering.loss import Objective, domain_sums, row_sums
 
 Floats = npt.NDArray[np.float64]
 
@@ -57,7 +57,7 @@ class Sums:
         return float(self.losses.sum() / max(1.0, self.tokens.sum()))
 
     def weighted_loss(self, multipliers: Floats) -> float:
-        """Returns the loss that is trained on; see `trainer.loss`."""
+        """Returns the loss that is trained on; see `trainer.steering.loss`."""
         return float((multipliers * self.losses).sum() / max(1.0, self.tokens.sum()))
 
 

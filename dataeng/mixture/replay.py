@@ -1,11 +1,11 @@
 """What a training run's controller did, over again, from what the run recorded; and what another one would have done.
 
-A run's folder holds all that `dataeng.mixture.reweighting.Controller` saw (``trainer.monitor``): per step and domain
-the summed losses, their squares, the tokens and the planned shares; per step whether the learning rate was decaying,
-and whether the controller was shown the step. With the run's own constants the recorded weights come out bit for bit,
-on the same machine with the same NumPy. With other constants, what comes out is what they would have made of *these*
-losses. Under other weights the losses would have been others: it shows how a controller behaves, not how a model would
-have learned.
+A run's folder holds all that `dataeng.mixture.reweighting.Controller` saw (``trainer.watching.metrics``): per step and
+domain the summed losses, their squares, the tokens and the planned shares; per step whether the learning rate was
+decaying, and whether the controller was shown the step. With the run's own constants the recorded weights come out bit
+for bit, on the same machine with the same NumPy. With other constants, what comes out is what they would have made of
+*these* losses. Under other weights the losses would have been others: it shows how a controller behaves, not how a
+model would have learned.
 """
 
 from __future__ import annotations

@@ -31,21 +31,21 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import torch
 from torch import Tensor
 
-import trainer.feedback
 import trainer.run
+import trainer.steering.feedback
 import trainer.step
 from tests.benchmarks.training_run import Clock, Measured, OurStep, take_turns, write_mixture
-from trainer.cross_entropy import IGNORED, default_chunk_tokens, weighted_token_losses
-from trainer.device import autocast
+from trainer.model.cross_entropy import IGNORED, default_chunk_tokens, weighted_token_losses
+from trainer.parallel.device import autocast
 
 #: What would not be there without domains: owner, name, and what to call it.
 PARTS: list[tuple[Any, str, str]] = [
     (trainer.step, "row_sums", "sums of rows"),
     (trainer.step, "sums_of", "sums of domains"),
-    (trainer.feedback.Feedback, "begin", "planned shares"),
-    (trainer.feedback.Feedback, "take", "controller"),
-    (trainer.feedback.Feedback, "multipliers", "multipliers"),
-    (trainer.feedback.Feedback, "redraw", "new shares of rows"),
+    (trainer.steering.feedback.Feedback, "begin", "planned shares"),
+    (trainer.steering.feedback.Feedback, "take", "controller"),
+    (trainer.steering.feedback.Feedback, "multipliers", "multipliers"),
+    (trainer.steering.feedback.Feedback, "redraw", "new shares of rows"),
     (trainer.run.Run, "_record", "record"),
 ]
 

@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 import torch
 import torch.nn.functional as F
 
-from trainer.cross_entropy import token_losses, weighted_token_losses
+from trainer.model.cross_entropy import token_losses, weighted_token_losses
 
 
 def measure(name: str, sizes: dict[str, int], sender: Connection) -> None:

@@ -102,8 +102,8 @@ def write_mixture(folder: Path, data: Path | None, num_tokens: int) -> Path:
 def ours(path: Path, packing: str, depth: int) -> tuple[float, float, float]:
     """Returns tokens read (padding apart), seconds for that, and seconds to open the packs and make the rows."""
     from dataeng.formats.mixture import load_mixture
-    from trainer.data import MixtureRows
-    from trainer.loader import Loader
+    from trainer.data.loader import Loader
+    from trainer.data.rows import MixtureRows
 
     manifest = load_mixture(path)
     start = time.process_time()

@@ -11,8 +11,8 @@ first losses are compared), in bfloat16 autocast on GPUs and with ``torch.compil
 One step of each in turn, medians. On a GPU by the clock, after everything is done; on a CPU in processor time of one
 thread, so that other work on the machine changes little. Peak memory: on a GPU of PyTorch's allocator in a step; on a
 CPU the growth of a process of its own that takes two steps. MFU is the part of the peak rate that is what the tokens
-take by the formula in ``trainer.flops`` (6 N + causal attention over whole rows); on a CPU the peak is what a product
-of two matrices of 1,024 × 1,024 reaches, measured between the steps. The last line has ``key=value`` figures.
+take by the formula in ``trainer.watching.flops`` (6 N + causal attention over whole rows); on a CPU the peak is what a
+product of two matrices of 1,024 × 1,024 reaches, measured between the steps. The last line has ``key=value`` figures.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.benchmarks.training_run import Clock, Measured, OurStep, Side, take_turns, write_mixture
-from trainer.device import autocast
-from trainer.flops import flops_per_position
-from trainer.flops import peak_flops as known_peak
-from trainer.presets import ModelConfig
+from trainer.model.presets import ModelConfig
+from trainer.parallel.device import autocast
+from trainer.watching.flops import flops_per_position
+from trainer.watching.flops import peak_flops as known_peak
 
 SIDES = {"ours": "ours", "no_masks": "ours, no document masks", "peer": "Hugging Face Llama, plain loop"}
 

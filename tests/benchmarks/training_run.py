@@ -16,7 +16,7 @@ import torch
 
 from tests.benchmarks.loader import document_lengths, write_pack
 from trainer.config import Options, TrainConfig, derive_config
-from trainer.device import choose_device
+from trainer.parallel.device import choose_device
 
 
 def write_mixture(folder: Path, num_domains: int, num_tokens: int, vocab_size: int, data: Path | None) -> Path:
@@ -56,9 +56,9 @@ class OurStep:
 
     def __init__(self, mixture: Path, **options: Any) -> None:
         from dataeng.formats.mixture import load_mixture
-        from trainer.progress import SilentWatcher
-        from trainer.ranks import Ranks
+        from trainer.parallel.ranks import Ranks
         from trainer.run import Run
+        from trainer.watching.progress import SilentWatcher
 
         manifest = load_mixture(mixture)
         chosen = Options(mixture=mixture, verify_packs=False, resume=False, **options)

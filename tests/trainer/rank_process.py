@@ -18,9 +18,9 @@ from typing import Any
 
 from dataeng.formats.mixture import load_mixture
 from trainer.config import Options, derive_config
-from trainer.loader import Batch, Loader
+from trainer.data.loader import Batch, Loader
 from trainer.loop import train
-from trainer.progress import SilentWatcher
+from trainer.watching.progress import SilentWatcher
 
 
 def main() -> None:

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from dataeng.formats.mixture import load_mixture, save_mixture
 from trainer.cli import app
-from trainer.monitor import StepRecord
-from trainer.progress import PlainWatcher
+from trainer.watching.metrics import StepRecord
+from trainer.watching.progress import PlainWatcher
 
 SMALL = ["--steps", "4", "--batch-size", "2", "--sequence-length", "32", "--threads", "1", "--device", "cpu"]
 

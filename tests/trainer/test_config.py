@@ -10,7 +10,7 @@ import pytest
 from dataeng.errors import ConfigError
 from dataeng.formats.mixture import LearnedWeights, load_mixture
 from trainer.config import Options, TrainConfig, ValidationConfig, default_out, derive_config
-from trainer.presets import PRESETS
+from trainer.model.presets import PRESETS
 
 MakeConfig = Callable[..., TrainConfig]
 

@@ -30,10 +30,10 @@ from tests.trainer.conftest import TOKENIZER
 from tests.trainer.test_loop import Recorder, assert_same_run, run
 from trainer.cli import app
 from trainer.config import TrainConfig
-from trainer.huggingface import to_huggingface
-from trainer.model import Decoder
-from trainer.presets import ModelConfig
-from trainer.weights import huggingface_name
+from trainer.huggingface.config import to_huggingface
+from trainer.huggingface.weights import huggingface_name
+from trainer.model.decoder import Decoder
+from trainer.model.presets import ModelConfig
 
 SHAPE = ModelConfig(vocab_size=257, dim=16, num_layers=1, num_heads=2, num_kv_heads=1, hidden_dim=24, max_positions=64)
 STEPS = 200

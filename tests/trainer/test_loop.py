@@ -26,15 +26,15 @@ from dataeng.errors import ConfigError, DataengError, FormatError, LeaseError
 from dataeng.formats import atomic
 from dataeng.formats.atomic import sha256_file
 from dataeng.formats.mixture import Domain, load_mixture, save_mixture
-from trainer.attention import Documents
 from trainer.config import TrainConfig
-from trainer.data import MixtureRows
-from trainer.device import OnItsWay
+from trainer.data.rows import MixtureRows
 from trainer.loop import TrainingReport, train
-from trainer.monitor import StepRecord
-from trainer.ranks import Ranks
+from trainer.model.attention import Documents
+from trainer.parallel.device import OnItsWay
+from trainer.parallel.ranks import Ranks
+from trainer.recovery.session import held
 from trainer.run import Run
-from trainer.session import held
+from trainer.watching.metrics import StepRecord
 
 MakeConfig = Callable[..., TrainConfig]
 MEASURED = ("seconds", "tokens_per_second", "mfu", "peak_memory_bytes")  # of the machine, not of the run
@@ -171,7 +171,7 @@ from dataeng.formats.mixture import load_mixture
 from rich.console import Console
 from trainer.config import Options, derive_config
 from trainer.loop import train
-from trainer.progress import PlainWatcher
+from trainer.watching.progress import PlainWatcher
 
 class Killed(PlainWatcher):
     def step(self, record):
@@ -308,7 +308,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = make_config(steps=6, checkpoint_every=2, on_spike="stop")
-    from trainer.cross_entropy import token_losses as real
+    from trainer.model.cross_entropy import token_losses as real
 
     def losses(*arguments: Any, **options: Any) -> torch.Tensor:
         return real(*arguments, **options) * float("nan")
@@ -327,7 +327,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint(
 
 def poison(monkeypatch: pytest.MonkeyPatch, steps: int) -> Recorder:
     """Makes the losses of one row infinite for ``steps`` steps, from the fourth on."""
-    from trainer.cross_entropy import token_losses as real
+    from trainer.model.cross_entropy import token_losses as real
 
     calls = 0
 

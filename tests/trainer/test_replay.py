@@ -22,7 +22,7 @@ from dataeng.formats.reweighting import Reweighting
 from dataeng.mixture.replay import departure, read_recorded, replay
 from tests.trainer.test_loop import Recorder, poison, run
 from trainer.config import TrainConfig
-from trainer.presets import ModelConfig
+from trainer.model.presets import ModelConfig
 
 MakeConfig = Callable[..., TrainConfig]
 SHAPE = ModelConfig(vocab_size=257, dim=16, num_layers=1, num_heads=2, num_kv_heads=1, hidden_dim=24, max_positions=64)

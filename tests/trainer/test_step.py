@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 
 import trainer.step
-from trainer.attention import Documents
 from trainer.config import TrainConfig
-from trainer.initial import initial_model
-from trainer.loader import Batch
-from trainer.loss import Objective
-from trainer.model import Decoder
-from trainer.parallel import SpreadModel
-from trainer.ranks import Ranks
+from trainer.data.loader import Batch
+from trainer.model.attention import Documents
+from trainer.model.decoder import Decoder
+from trainer.model.initial import initial_model
+from trainer.parallel.ranks import Ranks
+from trainer.parallel.spread import SpreadModel
+from trainer.steering.loss import Objective
 from trainer.step import Forward, Sums, accumulate, label_counts, parts_of
 
 MakeConfig = Callable[..., TrainConfig]

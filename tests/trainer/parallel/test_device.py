@@ -1,0 +1,46 @@
+"""Choosing a device, and leaving PyTorch's settings as they were."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from dataeng.errors import ConfigError
+from trainer.config import TrainConfig
+from trainer.parallel.device import autocast, choose_device, reproducible, to_device
+
+MakeConfig = Callable[..., TrainConfig]
+
+
+def test_the_gpu_if_there_is_one() -> None:
+    assert choose_device(None).type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert choose_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["abacus", "meta", "cuda:99", "cuda:x"])
+def test_what_is_not_there_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"--device {name}"):
+        choose_device(name)
+
+
+def test_reproducible_on_the_cpu_and_restored_after_an_error(make_config: MakeConfig) -> None:
+    before = (torch.are_deterministic_algorithms_enabled(), torch.get_num_threads())
+    with pytest.raises(ZeroDivisionError), reproducible(make_config(threads=1), torch.device("cpu")):
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.get_num_threads() == 1
+        raise ZeroDivisionError
+    assert (torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()) == before
+
+
+def test_cpus_compute_in_float32() -> None:
+    with autocast(torch.device("cpu")):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_gpus_multiply_in_bfloat16() -> None:
+    device = choose_device("cuda")
+    with autocast(device):
+        assert (to_device(torch.ones(2, 2), device) @ torch.ones(2, 2, device=device)).dtype == torch.bfloat16

@@ -1,0 +1,1 @@
+"""From packs to batches: which rows, in which order, read ahead."""

@@ -1,0 +1,1 @@
+"""Held-out losses, during a run and after it; continuations."""

@@ -1,0 +1,1 @@
+"""The decoder, its sizes, and the loss of its last layer."""

@@ -1,0 +1,1 @@
+"""Optimizers, and the ways of learning rate and batch size."""

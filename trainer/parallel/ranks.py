@@ -1,0 +1,134 @@
+"""The processes of a run: one alone, or several that ``torchrun -m trainer …`` starts, each with its rank.
+
+All of them plan the same rows, sum the same losses and take the same decisions; the first alone speaks, writes and
+holds the run's folder, which all must see. What they tell one another besides gradients is small and goes over the CPU.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from datetime import timedelta
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+from dataeng.errors import ConfigError, DataengError
+from trainer.config import TrainConfig
+from trainer.parallel.device import choose_device
+
+Floats = npt.NDArray[np.float64]
+
+#: A rank that waits for longer than this has lost another one; saving a checkpoint takes less.
+TIMEOUT = timedelta(minutes=30)
+
+
+class Ranks:
+    """This process among ``count`` of them; ``mesh`` is None for one alone."""
+
+    def __init__(self, device: torch.device, rank: int = 0, count: int = 1, mesh: DeviceMesh | None = None) -> None:
+        self.device, self.rank, self.count, self.mesh = device, rank, count, mesh
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this one speaks and writes for all."""
+        return self.rank == 0
+
+    def sum(self, values: Floats) -> Floats:
+        """Returns the sum over all ranks, element by element; every rank gets the same numbers."""
+        if self.count == 1:
+            return values
+        total = torch.from_numpy(np.array(values, np.float64))
+        with _others_there():
+            dist.all_reduce(total)
+        return np.asarray(total.numpy())
+
+    def gather(self, values: Floats) -> Floats:
+        """Returns the values of all ranks, [count, …], where each has as many."""
+        if self.count == 1:
+            return values[None]
+        found = [torch.empty(values.shape, dtype=torch.float64) for _ in range(self.count)]
+        with _others_there():
+            dist.all_gather(found, torch.from_numpy(np.array(values, np.float64)))
+        return np.stack([part.numpy() for part in found])
+
+    def agree(self, values: Floats, what: str) -> None:
+        """Raises `DataengError` on all ranks when they do not hold the same values."""
+        found = self.gather(np.asarray(values, np.float64))
+        if not (found == found[0]).all():
+            raise DataengError(f"the ranks differ in {what}: {'; '.join(str(part) for part in found.tolist())}.")
+
+    def wait_for_all(self) -> None:
+        """Returns once every rank has come here."""
+        if self.count > 1:
+            self.sum(np.zeros(1))
+
+
+@contextlib.contextmanager
+def open_ranks(config: TrainConfig) -> Iterator[Ranks]:
+    """Joins the processes that torchrun has started, with a mesh over all their devices; without torchrun, one alone.
+
+    Raises `ConfigError` when the batch cannot be cut over so many ranks, or a device is missing.
+    """
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1 or "RANK" not in os.environ:
+        yield Ranks(choose_device(config.device))
+        return
+    rank, local_rank = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
+    device = _device_of(config.device, local_rank)
+    _check_batches(config, count)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+    try:
+        yield Ranks(device, rank, count, _mesh(config, device, count))
+    finally:
+        dist.destroy_process_group()
+
+
+def _device_of(name: str | None, local_rank: int) -> torch.device:
+    chosen = choose_device(name)
+    if chosen.type != "cuda":
+        return chosen
+    if ":" in (name or ""):
+        raise ConfigError(f"--device {name}: torchrun gives every process a GPU of its own; say --device cuda or cpu.")
+    device = choose_device(f"cuda:{local_rank}")
+    torch.cuda.set_device(device)
+    return device
+
+
+def _mesh(config: TrainConfig, device: torch.device, count: int) -> DeviceMesh:
+    """One dimension of all ranks; or copies of shards, where weights are sharded over fewer ranks than there are."""
+    if config.replicas == 1:
+        return init_device_mesh(device.type, (count,), mesh_dim_names=("shard",))
+    if count % config.replicas:
+        raise ConfigError(f"--replicas {config.replicas}: {count} ranks cannot be divided into so many groups.")
+    shape = (config.replicas, count // config.replicas)
+    return init_device_mesh(device.type, shape, mesh_dim_names=("replicate", "shard"))
+
+
+def _check_batches(config: TrainConfig, count: int) -> None:
+    """Every rank computes as many rows in as many parts: all wait for one another in each."""
+    sizes = {"--batch-size": config.batch_size}
+    if config.schedule.ramp_steps:
+        sizes["--batch-ramp"] = config.schedule.ramp_start
+    for option, rows in sizes.items():
+        if rows % count:
+            raise ConfigError(f"{option}: {rows} rows cannot be cut over {count} ranks; use a multiple of {count}.")
+    if config.parallel != "ddp" and config.optimizer.name in ("adafactor", "muon"):
+        raise ConfigError(
+            f"--parallel {config.parallel} cuts matrices over the ranks, and --optimizer {config.optimizer.name} needs "
+            "whole ones; use --parallel ddp, or adamw or lion."
+        )
+    if config.parallel == "ddp" and config.replicas != 1:
+        raise ConfigError("--replicas is for zero1, zero2 and zero3; with --parallel ddp every rank is a replica.")
+
+
+@contextlib.contextmanager
+def _others_there() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # what PyTorch's backends raise
+        raise DataengError(f"another process of this run has ended, or cannot be reached ({error}).") from error

@@ -1,0 +1,1 @@
+"""What is measured of a run, kept, shown and reported."""
