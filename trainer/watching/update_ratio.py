@@ -33,7 +33,8 @@ class UpdateRatio:
 
     @torch.no_grad()
     def __init__(self, parameters: Iterable[Tensor], sum_over_ranks: SumOverRanks | None = None) -> None:
-        self.parameters = [_local(parameter) for parameter in parameters if parameter.requires_grad]
+        held = (_local(parameter) for parameter in parameters if parameter.requires_grad)
+        self.parameters = [part for part in held if part.numel()]  # of a small weight, some ranks hold nothing
         self.before = [parameter.clone() for parameter in self.parameters]
         self.sum_over_ranks = sum_over_ranks
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -208,6 +210,30 @@ def test_a_run_is_the_same_with_and_without(make_config: MakeConfig, mixture: Pa
         for state in (watched.out / "checkpoints").glob("step-*/state.json")
     }
     assert scores == {8: None, 12: pytest.approx(last["loss"].mean())}
+
+
+def test_a_stopped_run_goes_on_with_the_same_held_out_losses(
+    make_config: MakeConfig, mixture: Path, held_out: Path
+) -> None:
+    manifest = load_mixture(mixture)
+    options = {"steps": 8, "checkpoint_every": 4, "validate": held_out, "validate_every": 2, "validate_tokens": 100}
+    unbroken, stopped = (make_config(out=mixture.parent / name, **options) for name in ("unbroken", "stopped"))
+    train(unbroken, manifest, SilentWatcher())
+    for step in (5, 6):  # at 6 a validation is due, but a run that is told to stop saves without it
+        train(stopped, manifest, Stopping(step))
+    train(stopped, manifest, SilentWatcher())
+    expected, found = (pl.read_parquet(config.out / "validation/*.parquet") for config in (unbroken, stopped))
+    assert expected["step"].unique().sort().to_list() == [0, 2, 4, 6, 8]
+    assert found.equals(expected.filter(pl.col("step") != 6))
+
+
+class Stopping(SilentWatcher):
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+    def step(self, record: StepRecord) -> None:
+        if record.step == self.at:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_the_best_checkpoint_stays(

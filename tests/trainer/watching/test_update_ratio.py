@@ -47,9 +47,10 @@ def test_ranks_that_hold_parts_find_the_ratio_of_the_whole() -> None:
     changes = torch.tensor([0.1, 0.0, -0.2, 0.3, 0.0, 0.5])
     expected = float(changes.norm() / before.norm())
     parts = [nn.Parameter(before[:4].clone()), nn.Parameter(before[4:].clone())]
+    nothing = nn.Parameter(torch.empty(0, 3))  # what a rank holds of a weight smaller than the number of ranks
     sums = []
     for part, change in zip(parts, (changes[:4], changes[4:]), strict=True):
-        kept = UpdateRatio([part], lambda own: sums.append(own.copy()) or own)  # type: ignore[func-returns-value]
+        kept = UpdateRatio([part, nothing], lambda own: sums.append(own.copy()) or own)  # type: ignore[func-returns-value]
         with torch.no_grad():
             part += change
         kept.ratio()
