@@ -111,7 +111,7 @@ def test_the_command_shows_and_writes_what_would_have_been(
     assert len(set(prose[1:])) == 1  # one number, whatever the column: its weight is fixed
     out = tmp_path / "weights.parquet"
     shown = call("--method", "sow-linupper", "--set", "r=2", "--set", "ema=0.9", "--out", out)
-    assert "sow-identity with method sow-identity → sow-linupper, r 1.0 → 2.0, ema 0.0 → 0.9, on the losses" in shown
+    assert "sow-linupper instead of sow-identity with r 1.0 → 2.0, ema 0.0 → 0.9, on the losses" in shown
     assert "Losses would have been others under these weights" in shown and f"Wrote {out}." in shown
     expected = replay(recorded, Reweighting(method="sow-linupper", r=2, ema=0.9, warmup_steps=2))
     table = pl.read_parquet(out)
