@@ -288,11 +288,11 @@ def mix_replay(
     ] = None,
     output_format: Format = "table",
 ) -> None:
-    """Run a training run's mixture controller again, on its recorded losses: as it was, or with other constants.
+    """Run a training run's mixture controller again on its recorded losses, as it was or with other constants.
 
-    As it was, the recorded weights should come out bit for bit, and this says whether they do. With other constants,
-    the losses are still those of the run; under other weights the model would have had others. That shows how
-    a controller behaves, not what a model would have learned.
+    As it was, the recorded weights come out bit for bit, and this says whether they do.
+
+    With other constants, the losses are still the run's: under other weights the model would have had other ones.
     """
     from dataeng.mixture import replay
     from dataeng.report import mixture_replay

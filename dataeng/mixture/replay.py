@@ -115,7 +115,7 @@ def replay(run: RecordedRun, reweighting: Reweighting) -> Floats:
         bytes_per_token=run.bytes_per_token,
     )
     weights = np.empty_like(run.weights)
-    for step in range(run.num_steps):  # a controller is a recurrence; some 50 microseconds a step
+    for step in range(run.num_steps):  # a controller is a recurrence: a fraction of a millisecond a step
         controller.shares = run.planned_shares[step]
         if run.observed[step]:
             frozen = bool(run.decaying[step]) and reweighting.freeze_in_decay

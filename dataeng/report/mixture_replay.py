@@ -64,9 +64,11 @@ def own_line(found: Departure | None, num_steps: int) -> str:
 
 
 def changes(own: Reweighting, other: Reweighting) -> str:
-    """Returns the constants that differ, as ``name was → is``; empty when none does."""
-    before, after = own.model_dump(), other.model_dump()
-    return ", ".join(f"{name} {before[name]} → {after[name]}" for name in before if before[name] != after[name])
+    """Says which method and which constants differ, these as ``name was → is``; empty when none does."""
+    before, after = own.model_dump(exclude={"method"}), other.model_dump(exclude={"method"})
+    listed = ", ".join(f"{name} {before[name]} → {after[name]}" for name in before if before[name] != after[name])
+    method = "" if own.method == other.method else f"instead of {own.method}"
+    return " ".join(part for part in (method, listed and f"with {listed}") if part)
 
 
 def print_replay(
@@ -81,7 +83,7 @@ def print_replay(
         table.add_row(escape(str(name)), *(f"{value:.4f}" for value in values))
     console.print(table)
     changed = changes(run.reweighting, reweighting)
-    how = f"{run.reweighting.method} with {changed}" if changed else f"{reweighting.method} as in the run"
+    how = f"{reweighting.method} {changed or 'as in the run'}"
     lines = [f"\n{how}, on the losses of {run.num_steps:,} steps.", own_line(own, run.num_steps)]
     if changed:
         distance = float(np.abs(weights - run.weights).sum(axis=1).mean()) / 2

@@ -191,9 +191,15 @@ def test_a_disk_that_the_kernel_says_is_full(make_config: MakeConfig, tmp_path: 
     unbroken, full = (replace(make_config(out=tmp_path / n, **options), model=SHAPE) for n in ("unbroken", "full"))
     run(unbroken)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill_disk() -> None:
+        while not saved_steps(full.out):  # what is saved beside the run is there
+            time.sleep(0.002)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (45_000, before[1]))
+
     try:
         with pytest.raises(DataengError, match=r"File too large; the checkpoint of step 2 is intact\. Make room; the"):
-            run(full, Recorder(3, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (45_000, before[1]))))
+            run(full, Recorder(3, fill_disk))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert saved_steps(full.out) == [2]

@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import load_file
 
 from dataeng.errors import ConfigError, DataengError
+from dataeng.mixture.replay import departure, read_recorded, replay
 from tests.trainer.rank_process import carry_out
 from trainer.config import TrainConfig
 from trainer.parallel.ranks import Ranks, open_ranks
@@ -160,6 +161,12 @@ def test_sharded_weights_and_moments_are_saved_whole(runs: Path) -> None:
     assert_same_numbers(runs / "zero3-then-one", runs / "zero3-1")
     state = json.loads((runs / "zero3-2/checkpoints/step-00000003/state.json").read_text())
     assert state["environment"]["ranks"] == 2 and state["environment"]["parallel"] == "zero3"
+
+
+@pytest.mark.parametrize("name", [*(f"{way}-2" for way in WAYS), "one-then-two", "zero3-then-one"])
+def test_what_several_ranks_saw_together_replays_bit_for_bit(runs: Path, name: str) -> None:
+    recorded = read_recorded(runs / name)
+    assert departure(recorded, replay(recorded, recorded.reweighting)) is None
 
 
 def test_torchrun_stops_all_ranks_and_goes_on(module_mixture: Path, tmp_path: Path) -> None:
