@@ -2,8 +2,9 @@
 
     python tests/benchmarks/cross_entropy.py [--tokens 2048] [--dim 256] [--vocabulary 16384] [--chunk 256]
 
-The plain computation is ``F.cross_entropy(hidden @ weight.T)``. CPU time of this process, so that a busy machine
-changes little; the best of three. Memory is the growth of the process's peak, each in a process of its own.
+The plain computation is ``F.cross_entropy(hidden @ weight.T)``; ``token_losses_kept`` is ``token_losses`` that may keep
+all logits for the backward pass. CPU time of this process, so that a busy machine changes little; the best of three.
+Memory is the growth of the process's peak, each in a process of its own.
 """
 
 from __future__ import annotations
@@ -11,8 +12,12 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import resource
+import sys
 import time
 from multiprocessing.connection import Connection
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import torch
 import torch.nn.functional as F
@@ -34,8 +39,10 @@ def measure(name: str, sizes: dict[str, int], sender: Connection) -> None:
         start = time.process_time()
         if name == "plain":
             loss = (F.cross_entropy(hidden @ weight.T, labels, reduction="none") * weights).sum()
-        elif name == "token_losses":
-            loss = (token_losses(hidden, weight, labels, sizes["chunk"]) * weights).sum()
+        elif name.startswith("token_losses"):
+            kept_bytes = 1 << 40 if name.endswith("kept") else 0
+            losses = token_losses(hidden, weight, labels, sizes["chunk"], kept_bytes=kept_bytes)
+            loss = (losses * weights).sum()
         else:
             loss, _ = weighted_token_losses(hidden, weight, labels, weights, sizes["chunk"])
         loss.backward()
@@ -50,7 +57,7 @@ def main() -> None:
     sizes = vars(parser.parse_args())
     print(", ".join(f"{name} {value:,}" for name, value in sizes.items()))
     figures = {}
-    for name in ("plain", "token_losses", "weighted_token_losses"):
+    for name in ("plain", "token_losses", "token_losses_kept", "weighted_token_losses"):
         receiver, sender = multiprocessing.Pipe(duplex=False)
         process = multiprocessing.get_context("spawn").Process(target=measure, args=(name, sizes, sender))
         process.start()

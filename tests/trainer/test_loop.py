@@ -444,7 +444,7 @@ def test_a_step_reads_two_things_from_the_device(
     fetched = []
     real = OnItsWay.wait
     monkeypatch.setattr(OnItsWay, "wait", lambda found: fetched.append(1) or real(found))
-    config = make_config(steps=8, **options)
+    config = make_config(steps=8, update_ratio_every=0, **options)
     run = Run(config, load_mixture(config.mixture), Ranks(torch.device("cpu")))
     with run.loader:
         for step in range(1, 5):
