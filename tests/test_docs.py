@@ -49,27 +49,38 @@ def shell(script: str, folder: Path, timeout: float = 580) -> str:
 
 
 @pytest.fixture(scope="module")
-def main_job(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as the repository's root is, after the README's first command; tests take copies of it."""
-    folder = tmp_path_factory.mktemp("main_job")
+def main_job(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A folder as the repository's root is, after the README's first command, and a copy of it.
+
+    A run knows the path of its pipeline: another test finds the folder in its place, made again from the copy.
+    """
+    folder = tmp_path_factory.mktemp("main_job") / "root"
     for name in ("pipelines", "manifests"):
         shutil.copytree(ROOT / name, folder / name)
     command = blocks(ROOT / "README.md", "sh")[0].splitlines()[-1]
     assert "dataeng run pipelines/cc_clean.yaml" in command
     assert "write_packs" in shell(command, folder)
+    copy = folder.with_name("copy")
+    shutil.copytree(folder, copy)
+    return folder, copy
+
+
+@pytest.fixture
+def after_main_job(main_job: tuple[Path, Path]) -> Path:
+    folder, copy = main_job
+    shutil.rmtree(folder)
+    shutil.copytree(copy, folder)
     return folder
 
 
-def test_the_commands_of_the_readme_run_one_after_the_other(main_job: Path, tmp_path: Path) -> None:
+def test_the_commands_of_the_readme_run_one_after_the_other(after_main_job: Path) -> None:
     """As they stand, but for the number of steps: a fifth of them shows what all do."""
     _, tests, *rest = blocks(ROOT / "README.md", "sh")
     assert "pytest" in tests and len(rest) >= 3
-    workplace = tmp_path / "workplace"
-    shutil.copytree(main_job, workplace)
     script = "\n".join(rest)
     train = ".venv/bin/trainer --mixture manifests/mix.json\n"
     assert script.count(train) == 1
-    printed = shell(script.replace(train, train.replace("\n", " --steps 60\n")), workplace)
+    printed = shell(script.replace(train, train.replace("\n", " --steps 60\n")), after_main_job)
     assert "run 0" not in printed
     for domain in ("web", "multilingual", "code"):
         assert domain in printed
@@ -77,11 +88,11 @@ def test_the_commands_of_the_readme_run_one_after_the_other(main_job: Path, tmp_
     table = [line.split()[1:] for line in printed.splitlines()[-3:]]
     assert {row[0] for row in table} == {"web", "multilingual", "code"}
     assert all(float(row[4]) < float(row[2]) - 0.5 for row in table), table
-    learned = load_mixture(workplace / "runs/cc_clean/training/mix/mix.json")
+    learned = load_mixture(after_main_job / "runs/cc_clean/training/mix/mix.json")
     assert learned.policy.name == "learned" and len(learned.history) == 1
 
 
-def test_the_guides_show_commands_that_run(main_job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_guides_show_commands_that_run(after_main_job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "160")
     commands = [
         line.removeprefix("$ ")
@@ -91,9 +102,7 @@ def test_the_guides_show_commands_that_run(main_job: Path, tmp_path: Path, monke
         if line.startswith("$ ") and not line.startswith("$ trainer")  # the README's test trains
     ]
     assert len(commands) >= 13 and all(command.startswith("dataeng ") for command in commands)
-    workplace = tmp_path / "workplace"
-    shutil.copytree(main_job, workplace)
-    printed = "".join(dataeng(*shlex.split(command)[1:], folder=workplace) for command in commands)
+    printed = "".join(dataeng(*shlex.split(command)[1:], folder=after_main_job) for command in commands)
     assert "documents judged again" in printed and "agree on" in printed and "BROKEN FIRST" in printed
     assert "8 documents  nearly_same, minhash" in printed
 
@@ -240,7 +249,7 @@ def test_every_verb_and_every_table_is_in_the_docs() -> None:
     tables = (ROOT / "docs/run_folder.md").read_text()
     for view in (
         "documents", "rejects", "signals", "stages", "drops", "dedup", "clusters", "alarms", "packs", "training",
-        "training_steps", "validation",
+        "training_steps",
     ):  # fmt: skip
         assert f"| `{view}` |" in tables
 
