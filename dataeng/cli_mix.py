@@ -87,6 +87,9 @@ def mix_build(
         str, typer.Option(help="How documents become rows: concatenate, best-fit or aligned.")
     ] = "concatenate",
     tokens: Tokens = None,
+    held_out: Annotated[
+        bool, typer.Option("--held-out", help="Of runs, the packs that models are measured on, for `--validate`.")
+    ] = False,
     pin: Annotated[bool, typer.Option(help="Name the packs' SHA-256, so that no others fit.")] = True,
     force: Force = False,
     output_format: Format = "table",
@@ -100,7 +103,7 @@ def mix_build(
 
     check_format(output_format)
     mixture_options.refuse_to_lose_history(output, force)
-    packs, run_dir = mixture_options.pack_folders(folders)
+    packs, run_dir = mixture_options.pack_folders(folders, held_out)
     num_tokens = load_pack_tokens(packs)
     budget = mixture_options.parse_tokens(tokens) if tokens else None
     choice = mixture_options.choose(

@@ -29,7 +29,7 @@ from dataeng.engine.records import (
 )
 from dataeng.errors import ConfigError, FormatError
 from dataeng.formats.atomic import fs, read_json, write_json
-from dataeng.formats.pack import MANIFEST_NAME, Shard, load_manifest
+from dataeng.formats.pack import MANIFEST_NAME, Shard, folder_of, load_manifest
 from dataeng.formats.pack_removal import PackRemoval, apply_removal, base_name, plan_removal, remove_leftovers
 from dataeng.formats.parquet_tokens import open_parquet
 from dataeng.formats.removal_list import LIST_NAME, RemovalList, load_removals
@@ -155,9 +155,9 @@ def _updated(run_dir: Path, record: TaskRecord, present: Mapping[tuple[str, str]
             if entry not in _shards_of(record):
                 shards[sink].append(entry)
                 continue
-            folder = f"packs/{entry['domain']}"
+            folder = f"packs/{folder_of(entry)}"
             old = Shard.model_validate(entry["shard"])
-            shard = present.get((entry["domain"], base_name(old.name)))
+            shard = present.get((folder_of(entry), base_name(old.name)))
             if shard is None or shard.name != old.name:
                 gone |= {f"{folder}/{file.name}" for file in old.files.values()}
             if shard is None:

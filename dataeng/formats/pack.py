@@ -10,6 +10,8 @@ A pack is a folder with shards and, written last, ``pack.json``::
       00000.mask          (optional) one byte a token of .bin: 1 where it counts as a label, 0 where it only is context
       pack.json           tokenizer, dtype, counts and SHA-256 of everything above
 
+Held-out documents of a domain are a pack of their own, ``packs/web.held-out/`` (no domain's name has a dot).
+
 Megatron's reader takes `NAME` as a path prefix, so peers read the shards as they are. A pack in Parquet alone is read
 through the same `Pack` and `PackShard`. Where documents were taken out later (`pack_removal`), shards have new names,
 ``00000.r1.bin`` …: a shard's name is always the part of its files' names before the kind.
@@ -18,6 +20,7 @@ through the same `Pack` and `PackShard`. Where documents were taken out later (`
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -33,10 +36,21 @@ from dataeng.formats.parquet_tokens import GroupCache, ParquetTokens, document_o
 __all__ = ["Pack", "PackManifest", "PackShard", "Shard", "ShardFile", "idx_bytes", "read_idx", "token_dtype"]
 
 MANIFEST_NAME = "pack.json"
+HELD_OUT_SUFFIX = ".held-out"
 FILE_NAME = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$"
 
 Tokens: TypeAlias = "npt.NDArray[Any] | ParquetTokens"
 """A flat sequence of tokens (or of a mask): a memory map, or row groups that are decoded where they are read."""
+
+
+def pack_folder(domain: str, held_out: bool = False) -> str:
+    """Returns the folder of a domain's pack, within a run's ``packs``."""
+    return f"{domain}{HELD_OUT_SUFFIX}" if held_out else domain
+
+
+def folder_of(described: Mapping[str, Any]) -> str:
+    """Returns the same of a shard as a task's record describes it."""
+    return pack_folder(described["domain"], described.get("held_out", False))
 
 
 class ShardFile(BaseModel):
@@ -67,6 +81,7 @@ class PackManifest(BaseModel):
 
     format_version: Literal[1] = 1
     domain: str
+    held_out: bool = Field(default=False, description="Documents to measure models on, which none is trained on")
     dtype: Literal["uint16", "int32"]
     tokenizer_sha256: str
     tokenizer: str = Field(description="Path of tokenizer.json (or .model), relative to this file's folder")

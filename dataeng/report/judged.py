@@ -18,6 +18,7 @@ from dataeng.engine.records import TaskRecord
 from dataeng.engine.runner import load_records
 from dataeng.errors import ConfigError, nearest
 from dataeng.formats.atomic import read_json
+from dataeng.formats.pack import folder_of
 from dataeng.predicate import parse_predicate
 from dataeng.presets import Preset, own_name
 from dataeng.stages.quality.apply_rules import ApplyRules
@@ -153,7 +154,7 @@ class StoredRun:
         names = list(self.phases)
         record = self.phases[names[-1]][part] if names else None
         paths = [
-            self.run_dir / "packs" / shard["domain"] / shard["shard"]["files"]["docs"]["name"]
+            self.run_dir / "packs" / folder_of(shard) / shard["shard"]["files"]["docs"]["name"]
             for shards in (record.shards.values() if record else ())
             for shard in shards
             if "docs" in shard.get("shard", {}).get("files", {})

@@ -11,7 +11,7 @@ from typing import cast, get_args
 
 from dataeng.errors import ConfigError, FormatError, nearest
 from dataeng.formats.mixture import Order, Policy, load_mixture
-from dataeng.formats.pack import MANIFEST_NAME
+from dataeng.formats.pack import HELD_OUT_SUFFIX, MANIFEST_NAME
 from dataeng.mixture.build import Packing
 from dataeng.mixture.recipes import RECIPES, recipe_weights
 from dataeng.mixture.weighting import WantedStage
@@ -31,8 +31,10 @@ def refuse_to_lose_history(path: Path, force: bool) -> None:
         raise ConfigError(f"{path} holds the weights of {learned} training runs; choose another --output, or --force.")
 
 
-def pack_folders(folders: Sequence[Path]) -> tuple[list[Path], Path | None]:
+def pack_folders(folders: Sequence[Path], held_out: bool = False) -> tuple[list[Path], Path | None]:
     """Returns the packs that run or pack folders stand for, and the run folder if they all come from one.
+
+    A run stands for the packs to train on, or with ``held_out`` for the others; a pack for itself.
 
     Raises:
       ConfigError: a folder holds no packs.
@@ -44,9 +46,13 @@ def pack_folders(folders: Sequence[Path]) -> tuple[list[Path], Path | None]:
             packs.append(folder)
             continue
         found = sorted(path.parent for path in folder.glob(f"packs/*/{MANIFEST_NAME}"))
+        wanted = [path for path in found if path.name.endswith(HELD_OUT_SUFFIX) == held_out]
+        if found and not wanted:
+            what = "held-out packs (write_packs: {held_out: 0.01} makes them)" if held_out else "packs to train on"
+            raise ConfigError(f"{folder} has no {what}.")
         if not found:
             raise ConfigError(f"{folder} has no packs (packs/DOMAIN/{MANIFEST_NAME}). Run a pipeline first.")
-        packs += found
+        packs += wanted
         runs.append(folder)
     return packs, runs[0] if len(runs) == 1 == len(folders) else None
 

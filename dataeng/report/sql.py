@@ -20,7 +20,7 @@ from dataeng.engine.run_removal import run_packs
 from dataeng.engine.runner import load_records
 from dataeng.errors import ConfigError, DataengError, FormatError
 from dataeng.formats.atomic import read_json
-from dataeng.formats.pack import load_manifest
+from dataeng.formats.pack import folder_of, load_manifest
 from dataeng.report.alarms import ALARMS_FILE
 from dataeng.report.evidence import CLUSTERS_FILE
 from dataeng.report.funnel import stats_tables
@@ -111,7 +111,7 @@ def _run_views(run_dir: Path, records: dict[str, list[TaskRecord]]) -> dict[str,
         if (run_dir / file).exists()
     }
     docs = [
-        run_dir / "packs" / shard["domain"] / shard["shard"]["files"]["docs"]["name"]
+        run_dir / "packs" / folder_of(shard) / shard["shard"]["files"]["docs"]["name"]
         for name in row_phases[-1:]
         for record in records[name]
         for shards in record.shards.values()
@@ -120,8 +120,8 @@ def _run_views(run_dir: Path, records: dict[str, list[TaskRecord]]) -> dict[str,
     ]
     if docs:
         views["packs"] = f"SELECT * FROM {read_parquet(docs)}"
-    manifests = [load_manifest(folder) for folder in run_packs(run_dir)]
-    removed = [run_dir / "packs" / m.domain / m.removed.name for m in manifests if m.removed is not None]
+    manifests = [(folder, load_manifest(folder)) for folder in run_packs(run_dir)]
+    removed = [folder / manifest.removed.name for folder, manifest in manifests if manifest.removed is not None]
     if removed:
         views["removed"] = f"SELECT * FROM {read_parquet(removed)}"
     return views

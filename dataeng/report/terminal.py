@@ -17,6 +17,7 @@ from rich.text import Text
 from dataeng.engine.records import TaskRecord
 from dataeng.engine.reuse import PhaseState
 from dataeng.fingerprint import digest
+from dataeng.formats.pack import folder_of
 from dataeng.plan import Phase
 from dataeng.report.funnel import FunnelRow
 from dataeng.report.terminal_marks import marked_text, print_judgement
@@ -168,13 +169,13 @@ def pack_lines(records: Mapping[str, list[TaskRecord]]) -> Iterator[str]:
     shards = (shard for group in records.values() for r in group for found in r.shards.values() for shard in found)
     for shard in shards:
         if "tokens" in shard and "domain" in shard:
-            total = totals.setdefault(shard["domain"], [0, 0])
+            total = totals.setdefault(folder_of(shard), [0, 0])
             total[0] += shard["shard"]["num_documents"]
             total[1] += shard["shard"]["num_tokens"]
     if totals:
         yield ""
-    for domain, (documents, tokens) in sorted(totals.items()):
-        yield f"packs/{escape(domain)}: {documents:,} documents, {tokens:,} tokens"
+    for folder, (documents, tokens) in sorted(totals.items()):
+        yield f"packs/{escape(folder)}: {documents:,} documents, {tokens:,} tokens"
     yield from _encoder_lines(records)
 
 

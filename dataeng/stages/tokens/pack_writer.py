@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from dataeng.document import DOMAIN_PATTERN
 from dataeng.errors import FormatError
 from dataeng.formats.atomic import AtomicFile
-from dataeng.formats.pack import Shard, ShardFile, idx_bytes
+from dataeng.formats.pack import Shard, ShardFile, idx_bytes, pack_folder
 from dataeng.stage import OutputFiles, StartAgain
 from dataeng.stages.tokens.encoded import Encoded
 from dataeng.stages.tokens.objectives.ends import Ends
@@ -43,6 +43,8 @@ class Recipe:
     """Other objectives, by domain."""
     keep: tuple[str, ...] = ()
     """Columns of the documents that docs.parquet has besides `DOCUMENT_COLUMNS`."""
+    held_out: float = 0.0
+    """Share of the documents that nobody is to train on."""
 
     def objective_of(self, domain: str) -> Objective:
         """Returns what is made of the documents of a domain."""
@@ -51,6 +53,15 @@ class Recipe:
     def encode(self, rows: pl.DataFrame, domain: str) -> Encoded:
         """Returns the tokens of a domain's documents, BOS and EOS included."""
         return self.objective_of(domain).encode(rows, self.tokenizer, self.ends)
+
+
+def is_held_out(ids: pl.Series, share: float) -> pl.Series:
+    """Returns which documents are held out: those whose id's hash is among the first ``share`` of all hashes."""
+    from dataeng.kernels.hashing import hash_texts
+    from dataeng.kernels.text import text_buffers
+
+    keys = pl.select(pl.format("held out:{}", ids)).to_series()  # a hash of its own: others sample by the id's, too
+    return pl.Series(hash_texts(text_buffers(keys))[0]) < int(share * 2**64)
 
 
 def _by_domain(batch: pl.DataFrame) -> Iterator[tuple[Any, pl.DataFrame]]:
@@ -63,7 +74,7 @@ def _by_domain(batch: pl.DataFrame) -> Iterator[tuple[Any, pl.DataFrame]]:
 
 
 class PartWriter:
-    """Writes the shards of one part: at most one per domain.
+    """Writes the shards of one part: at most one per domain, and one of what is held out of it.
 
     ``differing`` remembers, by part, where encoders were found to differ in the middle of it.
     """
@@ -85,24 +96,37 @@ class PartWriter:
                     f"a document (id {rows.item(0, 'id')}) has the domain {domain!r}; it becomes a folder: expected "
                     "1 to 64 of the characters a-z 0-9 _ -"
                 )
-            if domain not in self.shards:
-                self.shards[domain] = ShardWriter(self.recipe, domain, f"{self.part:05d}", self.outputs)
-            try:
-                self.shards[domain].write(rows)
-            except StartAgain as difference:
-                self.differing[self.part] = str(difference)
-                raise
+            for held_out, found in self._cut(rows):
+                folder = pack_folder(domain, held_out)
+                if folder not in self.shards:
+                    name = f"{self.part:05d}"
+                    self.shards[folder] = ShardWriter(self.recipe, domain, name, self.outputs, held_out)
+                try:
+                    self.shards[folder].write(found)
+                except StartAgain as difference:
+                    self.differing[self.part] = str(difference)
+                    raise
+
+    def _cut(self, rows: pl.DataFrame) -> Iterator[tuple[bool, pl.DataFrame]]:
+        """Yields the documents to train on, and those that are held out; neither is empty."""
+        if not self.recipe.held_out:
+            yield False, rows
+            return
+        chosen = is_held_out(rows.get_column("id"), self.recipe.held_out)
+        for held_out, found in ((False, rows.filter(~chosen)), (True, rows.filter(chosen))):
+            if found.height:
+                yield held_out, found
 
     def close(self) -> list[dict[str, Any]]:
         account = self.recipe.tokenizer.account()
-        return [{**self.shards[domain].close(), "encoding": account} for domain in sorted(self.shards)]
+        return [{**self.shards[folder].close(), "encoding": account} for folder in sorted(self.shards)]
 
 
 class ShardWriter:
     """Writes one shard of one domain."""
 
-    def __init__(self, recipe: Recipe, domain: str, name: str, outputs: OutputFiles) -> None:
-        self.recipe, self.domain, self.name = recipe, domain, name
+    def __init__(self, recipe: Recipe, domain: str, name: str, outputs: OutputFiles, held_out: bool = False) -> None:
+        self.recipe, self.domain, self.name, self.held_out = recipe, domain, name, held_out
         self.objective = recipe.objective_of(domain)
         self.dtype = recipe.tokenizer.dtype
         self.text_bytes = 0
@@ -117,7 +141,7 @@ class ShardWriter:
         if "parquet" in recipe.formats:
             kinds |= {"parquet": f"{name}.parquet"}
         for kind, file in kinds.items():
-            self.files[kind] = (file, outputs.create(f"packs/{domain}/{file}"))
+            self.files[kind] = (file, outputs.create(f"packs/{pack_folder(domain, held_out)}/{file}"))
         self.parquet: pq.ParquetWriter | None = None
 
     def write(self, rows: pl.DataFrame) -> None:
@@ -171,6 +195,7 @@ class ShardWriter:
         )
         return {
             "domain": self.domain,
+            "held_out": self.held_out,
             "text_bytes": self.text_bytes,
             "tokens": self.recipe.description | {"objective": self.objective.model_dump(mode="json")},
             "shard": shard.model_dump(mode="json"),

@@ -12,7 +12,7 @@ from pydantic import Field, PrivateAttr
 
 from dataeng.errors import ConfigError
 from dataeng.formats.atomic import fs, write_bytes
-from dataeng.formats.pack import PackManifest, Shard, write_manifest
+from dataeng.formats.pack import PackManifest, Shard, folder_of, write_manifest
 from dataeng.stage import Columns, OutputFiles, PipelinePath, Sink
 from dataeng.stages.tokens.encoded import Encoded
 from dataeng.stages.tokens.objectives import AnyObjective, PlainText
@@ -28,6 +28,8 @@ class WritePacks(Sink):
     """Encodes every document, ends it with EOS, and appends it to its domain's pack.
 
     Strings in a text that look like special tokens stay text. The vocabulary decides between 2 and 4 bytes a token.
+    With ``held_out``, a share of the documents goes into packs of their own, to measure models on: the same documents
+    in every run, whatever else is in it.
     """
 
     version: ClassVar[int] = 2
@@ -52,6 +54,12 @@ class WritePacks(Sink):
     bos_token: str | None = Field(default=None, description="The token that begins every document; null: none does")
     formats: tuple[Literal["megatron", "parquet"], ...] = Field(
         default=("megatron", "parquet"), min_length=1, description="What to write; the trainer reads megatron"
+    )
+    held_out: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of each domain's documents, chosen by a hash of the id, for packs/DOMAIN.held-out instead",
     )
     keep: tuple[str, ...] = Field(
         default=(),
@@ -105,7 +113,16 @@ class WritePacks(Sink):
             "eos": self.eos,
             "dtype": tokenizer.dtype,
         }
-        self._recipe = Recipe(tokenizer, self.objective, ends, self.formats, description, self.objectives, self.keep)
+        self._recipe = Recipe(
+            tokenizer,
+            self.objective,
+            ends,
+            self.formats,
+            description,
+            self.objectives,
+            self.keep,
+            self.held_out,
+        )
 
     @property
     def recipe(self) -> Recipe:
@@ -127,19 +144,20 @@ class WritePacks(Sink):
             copy = SENTENCEPIECE_FILE if self.tokenizer.suffix in SENTENCEPIECE_SUFFIXES else TOKENIZER_FILE
             write_bytes(run_dir / copy, self.tokenizer.read_bytes())
             written.append(run_dir / copy)
-        by_domain = sorted(shards, key=lambda shard: (shard["domain"], shard["shard"]["name"]))
-        for domain, group in groupby(by_domain, key=lambda shard: str(shard["domain"])):
-            folder = run_dir / "packs" / domain
-            write_manifest(folder, _manifest(domain, f"../../{copy}", list(group)))
+        by_folder = sorted(shards, key=lambda shard: (folder_of(shard), shard["shard"]["name"]))
+        for name, group in groupby(by_folder, key=folder_of):
+            folder = run_dir / "packs" / name
+            write_manifest(folder, _manifest(f"../../{copy}", list(group)))
             written.append(folder / "pack.json")
         _remove_strangers(run_dir / "packs", written, shards)
         return written
 
 
-def _manifest(domain: str, tokenizer: str, shards: list[dict[str, Any]]) -> PackManifest:
+def _manifest(tokenizer: str, shards: list[dict[str, Any]]) -> PackManifest:
     described = [Shard.model_validate(shard["shard"]) for shard in shards]
     return PackManifest(
-        domain=domain,
+        domain=shards[0]["domain"],
+        held_out=shards[0].get("held_out", False),
         tokenizer=tokenizer,
         num_documents=sum(shard.num_documents for shard in described),
         num_tokens=sum(shard.num_tokens for shard in described),
@@ -153,7 +171,7 @@ def _remove_strangers(packs: Path, manifests: list[Path], shards: list[dict[str,
     """Removes pack files of an earlier configuration, so that no domain outlives its documents."""
     named = set(manifests)
     for shard in shards:
-        named.update(packs / shard["domain"] / file["name"] for file in shard["shard"]["files"].values())
+        named.update(packs / folder_of(shard) / file["name"] for file in shard["shard"]["files"].values())
     for folder in [path for path in packs.iterdir() if path.is_dir()] if packs.is_dir() else ():
         for path in folder.iterdir():
             if path not in named and not path.is_dir():
