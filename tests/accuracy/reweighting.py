@@ -116,7 +116,6 @@ class Settings:
     max_epochs: float = 4.0
     ema: float = 0.9
     held_out_tokens: int = 8192
-    domains: tuple[str, ...] = ()
 
     def reweighting(self, constants: dict[str, Any], reference: dict[str, float] | None) -> Reweighting:
         """Returns a method's section of the manifest; what depends on the length of the run is worked out here."""
@@ -240,14 +239,10 @@ class Experiment:
             writer.writerows(listed)
 
 
-def open_experiment(folder: Path, data: Path | None, settings: Settings) -> Experiment:
-    """Builds what is not there yet; exits when ``folder`` has results of other settings."""
-    corpus = packs.build_packs(folder, packs.sources(data), True, settings.vocab_size)
-    return _checked(folder, corpus, settings)
-
-
-def _checked(folder: Path, corpus: Path, settings: Settings) -> Experiment:
-    domains = tuple(path.name for path in packs.pack_folders(corpus)[0])
+def open_experiment(folder: Path, corpus: Path, settings: Settings) -> Experiment:
+    """Returns the experiment on the packs of the run ``corpus``; exits when ``folder`` has results of other ones."""
+    folder.mkdir(parents=True, exist_ok=True)
+    domains = [path.name for path in packs.pack_folders(corpus)[0]]
     wanted = json.dumps(asdict(settings) | {"domains": domains}, indent=1)
     file = folder / "settings.json"
     if file.exists() and file.read_text() != wanted and (folder / "results.csv").exists():
@@ -273,7 +268,8 @@ def main() -> None:
     settings = Settings(steps=arguments.steps, learning_rate=arguments.learning_rate)
     torch.set_num_threads(1)
     if not arguments.markdown:
-        experiment = open_experiment(arguments.out, arguments.data, settings)
+        corpus = packs.build_packs(arguments.out, packs.sources(arguments.data), True, settings.vocab_size)
+        experiment = open_experiment(arguments.out, corpus, settings)
         for seed in range(arguments.seeds):
             for name in chosen:
                 experiment.run(VARIANTS[name], seed)
