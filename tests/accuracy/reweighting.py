@@ -32,6 +32,7 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from dataeng.formats.atomic import write_json
 from dataeng.formats.mixture import MixtureManifest, Policy, load_mixture, save_mixture
 from dataeng.formats.reweighting import Reweighting
 from dataeng.mixture.build import build_mixture
@@ -250,11 +251,12 @@ def open_experiment(folder: Path, corpus: Path, settings: Settings) -> Experimen
     """Returns the experiment on the packs of the run ``corpus``; exits when ``folder`` has results of other ones."""
     folder.mkdir(parents=True, exist_ok=True)
     domains = [path.name for path in packs.pack_folders(corpus)[0]]
-    wanted = json.dumps(asdict(settings) | {"domains": domains}, indent=1)
+    wanted = {**asdict(settings), "domains": domains}
     file = folder / "settings.json"
-    if file.exists() and file.read_text() != wanted and (folder / "results.csv").exists():
-        sys.exit(f"{folder} has results of other settings ({file}); give another --out.")
-    file.write_text(wanted)
+    if not file.exists():
+        write_json(file, wanted)
+    elif json.loads(file.read_text()) != wanted:
+        sys.exit(f"{folder} has runs of other settings ({file}); give another --out.")
     return Experiment(folder, corpus, settings)
 
 
