@@ -176,7 +176,7 @@ class AdaptiveDataOptimization:
 
     With L̂ the fitted curve at the present n (updates so far, the same for all domains), μ the prior, and h the
     recent shares of tokens: ρ ∝ μ √h max(α, 0.05) (L̂ - ε), at least 0.01; w = 0.1 ρ + 0.9 × the mean of all ρ so far.
-    Laws are fitted again after every ``reweighting.refit_steps`` updates (1,000 in the paper's code) to averaged losses,
+    Laws are fitted again after every ``reweighting.refit_steps`` updates (the paper's code: 1,000) to averaged losses,
     `RECORDS` of them from one fit to the next; before the first fit the prior holds. The paper smooths losses by a
     Savitzky-Golay filter; here ``reweighting.ema`` does it.
     """
