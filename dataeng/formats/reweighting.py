@@ -56,6 +56,11 @@ class Reweighting(BaseModel):
         allow_inf_nan=False,
         description="Step size of doremi and sheared (DoReMi's own is 1, DoGE's 0.1)",
     )
+    refit_steps: int = Field(
+        default=1000,
+        ge=1,
+        description="Updates between two fits of ado's laws; shares stay as planned before the first one",
+    )
     ema: float = Field(
         default=0.0, ge=0, lt=1, description="Share of the old value in the averaged loss; 0 is same-step"
     )

@@ -176,13 +176,16 @@ class AdaptiveDataOptimization:
 
     With L̂ the fitted curve at the present n (updates so far, the same for all domains), μ the prior, and h the
     recent shares of tokens: ρ ∝ μ √h max(α, 0.05) (L̂ - ε), at least 0.01; w = 0.1 ρ + 0.9 × the mean of all ρ so far.
-    Laws are fitted to every `RECORD`-th averaged loss, again after every `REFIT` updates; before the first fit the
-    prior holds. The paper smooths losses by a Savitzky-Golay filter; here ``reweighting.ema`` does it.
+    Laws are fitted again after every ``reweighting.refit_steps`` updates (the paper's code: 1,000) to averaged losses,
+    `RECORDS` of them from one fit to the next; before the first fit the prior holds. The paper smooths losses by a
+    Savitzky-Golay filter; here ``reweighting.ema`` does it.
     """
 
-    RECORD, REFIT, FLOOR = 10, 1000, 0.01
+    RECORDS, FLOOR = 100, 0.01
 
     def __init__(self, reweighting: Reweighting, num_domains: int) -> None:
+        self.refit = reweighting.refit_steps
+        self.record = max(1, self.refit // self.RECORDS)
         self.history: list[list[float]] = [[] for _ in range(num_domains)]  # n, loss, n, loss …
         self.laws: list[PowerLaw | None] = [None] * num_domains
         self.drawn = np.zeros(num_domains)
@@ -192,10 +195,10 @@ class AdaptiveDataOptimization:
     def weights(self, evidence: Evidence) -> Floats:
         known, n = evidence.known, evidence.update
         self.drawn = evidence.prior.copy() if n == 1 else 0.9 * self.drawn + 0.1 * evidence.token_shares
-        if n % self.RECORD == 0:
+        if n % self.record == 0:
             for i in np.flatnonzero(known):
                 self.history[i] += [float(n), float(evidence.losses[i])]
-        if n % self.REFIT == 0:
+        if n % self.refit == 0:
             self.laws = [fit_power_law(np.array(h[::2]), np.array(h[1::2])) for h in self.history]
         slopes = np.zeros(len(known))
         for i in np.flatnonzero(known):

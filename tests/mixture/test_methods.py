@@ -99,18 +99,29 @@ def test_odm_by_its_code() -> None:
         assert step(control, losses) == pytest.approx(expected.tolist())
 
 
-def test_ado_prefers_the_domain_that_still_learns() -> None:
-    control = controller("ado", QUARTERS, ema=0.5)
+@pytest.mark.parametrize(("refit", "constants"), [(1000, {}), (40, {"refit_steps": 40})])
+def test_ado_prefers_the_domain_that_still_learns(refit: int, constants: dict[str, int]) -> None:
+    control = controller("ado", QUARTERS, ema=0.5, **constants)
     laws = [(1.0, 2.0, 0.3), (2.0, 0.5, 0.05), (0.5, 4.0, 0.6), (3.0, 0.0, 0.1)]
     weights: list[float] = []
-    for n in range(1, 1100):
+    for n in range(1, refit + 100):
         weights = step(control, [e + b * n**-a for e, b, a in laws])
-        if n < 1000:
+        if n < refit:
             assert weights == pytest.approx(QUARTERS)  # no law yet
-    slopes = [max(a, 0.05) * b * 1000**-a for _, b, a in laws]
+    slopes = [max(a, 0.05) * b * refit**-a for _, b, a in laws]
     order = sorted(range(4), key=lambda i: weights[i])
     assert order == sorted(range(4), key=lambda i: slopes[i])
     assert weights[3] >= 0.009  # the floor
+
+
+@pytest.mark.parametrize(("refit", "every"), [(1000, 10), (250, 2), (40, 1), (1, 1)])
+def test_ado_records_a_hundred_losses_between_fits_or_all_there_are(refit: int, every: int) -> None:
+    control = controller("ado", QUARTERS, refit_steps=refit)
+    for _ in range(30):
+        step(control, LOSSES)
+    assert control.method is not None
+    history = control.method.state()["history"]
+    assert [h[::2] for h in history] == [list(range(every, 31, every))] * 4
 
 
 @pytest.mark.parametrize("method", METHODS)
