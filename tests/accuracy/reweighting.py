@@ -39,9 +39,9 @@ from dataeng.mixture.build import build_mixture
 from tests.accuracy import reweighting_packs as packs
 from tests.accuracy.reweighting_table import print_tables
 from trainer.config import Options, TrainConfig, derive_config
-from trainer.evaluate import held_out_rows, load_model, score
+from trainer.evaluation.held_out import held_out_rows, load_model, score
 from trainer.loop import train
-from trainer.progress import PlainWatcher
+from trainer.watching.progress import PlainWatcher
 
 POLICIES = {
     "uniform": Policy(name="temperature", temperature=float("inf")),
