@@ -17,8 +17,9 @@ from typer.core import TyperGroup
 from dataeng.errors import ConfigError, DataengError
 from dataeng.formats.reweighting import Method
 from dataeng.packing.rows import METHODS
-from trainer.config import Decay, OnSpike, OptimizerName, Options, Parallelism, Schedule, TrainConfig, derive_config
+from trainer.config import Decay, OnSpike, OptimizerName, Parallelism, Schedule, TrainConfig, derive_config
 from trainer.model.presets import MATRICES, PRESETS, RopeKind
+from trainer.options import Options
 
 if TYPE_CHECKING:
     from trainer.loop import TrainingReport

@@ -20,7 +20,8 @@ from dataeng.packing.rows import Method as Packing
 from dataeng.packing.rows import checked_method
 from trainer.huggingface.config import fingerprint
 from trainer.model.options import derive_lora, derive_model
-from trainer.model.presets import MATRICES, PRESETS, LoraConfig, ModelConfig
+from trainer.model.presets import PRESETS, LoraConfig, ModelConfig
+from trainer.options import Options
 
 Normalization = Literal["planned", "batch"]
 OptimizerName = Literal["adamw", "adafactor", "lion", "muon"]
@@ -75,61 +76,6 @@ class ValidationConfig:
     mixture: Path
     every: int
     tokens: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """What a person may ask for. None means: the preset's value, the manifest's, or a derived one."""
-
-    mixture: Path
-    out: Path | None = None
-    save_mixture: Path | None = None
-    preset: str = "tiny"
-    steps: int = 300
-    batch_size: int | None = None
-    sequence_length: int | None = None
-    packing: str | None = None
-    learning_rate: float | None = None
-    seed: int = 0
-    reweighting: str | None = None
-    normalization: str = "planned"
-    device: str | None = None
-    threads: int | None = None
-    compile: bool = False
-    parallel: str = "ddp"
-    replicas: int = 1
-    resume: bool = True
-    resume_from: int | None = None
-    checkpoint_every: int | None = None
-    keep_checkpoints: int = 2
-    verify_packs: bool | None = None
-    optimizer: str = "adamw"
-    weight_decay: float = 0.1
-    schedule: str = "wsd"
-    decay: str = "linear"
-    final_factor: float = 0.0
-    warmup_steps: int | None = None
-    decay_steps: int | None = None
-    batch_ramp: tuple[int, int] | None = None
-    document_mask: bool = True
-    accumulate: int = 1
-    on_spike: str = "skip"
-    spike_threshold: float = 6.0
-    background_checkpoints: bool = False
-    init_from: Path | None = None
-    rope_theta: float | None = None
-    rope_scaling: str | None = None
-    qk_norm: bool = False
-    tied_embeddings: bool | None = None
-    recompute_every: int = 0
-    lora: int | None = None
-    lora_alpha: float | None = None
-    lora_targets: str = ", ".join(MATRICES)
-    validate: Path | None = None
-    validate_every: int | None = None
-    validate_tokens: int = 50_000
-    update_ratio_every: int = 50
-    peak_flops: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from trainer.identity import identity
 from trainer.model.initial import initial_model
 from trainer.optimizer.optimizers import build_optimizer
 from trainer.optimizer.schedule import batch_size_at, learning_rate_factor, total_rows
-from trainer.parallel.ranks import Ranks
+from trainer.parallel.ranks import Ranks, environment
 from trainer.parallel.spread import SpreadModel, gathered
 from trainer.recovery.background import BackgroundSaver
 from trainer.recovery.checkpoint import (
@@ -40,7 +40,6 @@ from trainer.recovery.spikes import Spike, SpikeDetector
 from trainer.steering.feedback import Feedback
 from trainer.steering.loss import Objective
 from trainer.step import Forward, Sums, accumulate, label_counts
-from trainer.watching.description import environment
 from trainer.watching.meter import StepMeter
 from trainer.watching.metrics import DomainRecord, MetricsWriter, StepRecord
 from trainer.watching.progress import Watcher
@@ -279,7 +278,7 @@ class Run:
                 "not_taken": sorted(self.not_taken),
                 "num_rollbacks": self.num_rollbacks,
                 "random": rng_state,
-                "environment": environment(self),
+                "environment": environment(self.config, self.ranks),
             },
             score,
         )
@@ -296,10 +295,10 @@ class Run:
         if checkpoint is not None:
             self._restore(checkpoint)
             watcher.note(f"resuming {config.out} after step {checkpoint.step}")
-            if checkpoint.state["environment"] != environment(self):
+            if checkpoint.state["environment"] != environment(self.config, self.ranks):
                 watcher.note(
                     f"note: the checkpoint was made with {checkpoint.state['environment']}, this is "
-                    f"{environment(self)}; losses may differ in their last digits"
+                    f"{environment(self.config, self.ranks)}; losses may differ in their last digits"
                 )
         done = 0 if checkpoint is None else checkpoint.step
         self.has_checkpoint = checkpoint is not None

@@ -38,9 +38,10 @@ from dataeng.formats.reweighting import Reweighting
 from dataeng.mixture.build import build_mixture
 from tests.accuracy import reweighting_packs as packs
 from tests.accuracy.reweighting_table import print_tables
-from trainer.config import Options, TrainConfig, derive_config
+from trainer.config import TrainConfig, derive_config
 from trainer.evaluation.held_out import held_out_rows, load_model, score
 from trainer.loop import train
+from trainer.options import Options
 from trainer.watching.progress import PlainWatcher
 
 POLICIES = {

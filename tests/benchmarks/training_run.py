@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from tests.benchmarks.loader import document_lengths, write_pack
-from trainer.config import Options, TrainConfig, derive_config
+from trainer.config import TrainConfig, derive_config
+from trainer.options import Options
 from trainer.parallel.device import choose_device
 
 

@@ -18,7 +18,8 @@ from dataeng.formats.mixture import Domain, MixtureManifest, Policy, load_mixtur
 from dataeng.formats.pack import PackManifest, Shard, ShardFile, idx_bytes, write_manifest
 from dataeng.formats.reweighting import Reweighting
 from dataeng.packing import prepare
-from trainer.config import Options, TrainConfig, derive_config
+from trainer.config import TrainConfig, derive_config
+from trainer.options import Options
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before PyTorch is loaded
 

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from dataeng.formats.mixture import load_mixture
-from trainer.config import Options, derive_config
+from trainer.config import derive_config
 from trainer.data.loader import Batch, Loader
 from trainer.loop import train
+from trainer.options import Options
 from trainer.watching.progress import SilentWatcher
 
 

@@ -9,8 +9,9 @@ import pytest
 
 from dataeng.errors import ConfigError
 from dataeng.formats.mixture import LearnedWeights, load_mixture
-from trainer.config import Options, TrainConfig, ValidationConfig, default_out, derive_config
+from trainer.config import TrainConfig, ValidationConfig, default_out, derive_config
 from trainer.model.presets import PRESETS
+from trainer.options import Options
 
 MakeConfig = Callable[..., TrainConfig]
 

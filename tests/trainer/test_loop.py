@@ -169,7 +169,8 @@ from pathlib import Path
 from typing import Any
 from dataeng.formats.mixture import load_mixture
 from rich.console import Console
-from trainer.config import Options, derive_config
+from trainer.config import derive_config
+from trainer.options import Options
 from trainer.loop import train
 from trainer.watching.progress import PlainWatcher
 

@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from dataeng.errors import ConfigError, nearest
 from dataeng.formats.mixture import MixtureManifest
 from trainer.huggingface.config import read_model_config
 from trainer.huggingface.tokenizer_files import check_same_tokenizer
 from trainer.model.presets import MATRICES, LoraConfig, ModelConfig, Preset, parse_rope_scaling
-
-if TYPE_CHECKING:
-    from trainer.config import Options
+from trainer.options import Options
 
 
 def derive_model(options: Options, preset: Preset, manifest: MixtureManifest, sequence_length: int) -> ModelConfig:

@@ -10,6 +10,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -86,6 +87,18 @@ def open_ranks(config: TrainConfig) -> Iterator[Ranks]:
         yield Ranks(device, rank, count, _mesh(config, device, count))
     finally:
         dist.destroy_process_group()
+
+
+def environment(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
+    """Returns what may change the last digits of a loss."""
+    values: dict[str, Any] = {
+        "torch": torch.__version__,
+        "device": ranks.device.type,
+        "threads": torch.get_num_threads(),
+        "compile": config.compile,
+        "ranks": ranks.count,
+    }
+    return values if ranks.count == 1 else {**values, "parallel": config.parallel}
 
 
 def _device_of(name: str | None, local_rank: int) -> torch.device:

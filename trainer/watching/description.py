@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from dataeng.formats.atomic import write_json
 from trainer.data.presence import presence_warning
 from trainer.identity import as_json
+from trainer.parallel.ranks import environment
 from trainer.watching.progress import Watcher
 
 if TYPE_CHECKING:
@@ -52,22 +53,10 @@ def describe(run: Run, status: str) -> None:
             "reweighted": run.feedback.controller.reweighted.tolist(),
             "bytes_per_token": run.feedback.controller.bytes_per_token.tolist(),
             "presence": [asdict(presence) for presence in run.presences],
-            "environment": environment(run),
+            "environment": environment(run.config, run.ranks),
             "config": as_json(run.config),
         },
     )
-
-
-def environment(run: Run) -> dict[str, Any]:
-    """Returns what may change the last digits of a loss."""
-    values: dict[str, Any] = {
-        "torch": torch.__version__,
-        "device": run.ranks.device.type,
-        "threads": torch.get_num_threads(),
-        "compile": run.config.compile,
-        "ranks": run.ranks.count,
-    }
-    return values if run.ranks.count == 1 else {**values, "parallel": run.config.parallel}
 
 
 def _hardware(run: Run) -> str:
