@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.config import OptimizerConfig
+from trainer.optimizer.muon import Muon
 
 NamedParameters = list[tuple[str, nn.Parameter]]
 
@@ -81,8 +82,7 @@ class Optimizers:
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizers:
     """Returns the configured optimizer over all weights of ``model`` that are trained; matrices alone are decayed.
 
-    With ``muon`` (Jordan et al. 2024, kellerjordan.github.io/posts/muon; PyTorch's), its updates are scaled to the size
-    of AdamW's (Liu et al., arXiv 2502.16982), so that one learning rate and decay suit both.
+    With ``muon``, its updates are scaled to the size of AdamW's, so that one learning rate and decay suit both.
     """
     hidden, head, others = _split(model)
     decay, betas, rate = config.weight_decay, (config.beta1, config.beta2), config.learning_rate
@@ -94,7 +94,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizers:
     if config.name == "adafactor":
         return Optimizers([torch.optim.Adafactor(groups, lr=rate)])
     if config.name == "muon":
-        muon = torch.optim.Muon(hidden, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
+        muon = Muon(hidden, rate, weight_decay=decay)
         adamw = [torch.optim.AdamW(rest, lr=rate, betas=betas, eps=config.epsilon, fused=True)] if rest else []
         return Optimizers([muon, *adamw])
     return Optimizers([torch.optim.AdamW(groups, lr=rate, betas=betas, eps=config.epsilon, fused=True)])

@@ -130,10 +130,10 @@ def _check_batches(config: TrainConfig, count: int) -> None:
     for option, rows in sizes.items():
         if rows % count:
             raise ConfigError(f"{option}: {rows} rows cannot be cut over {count} ranks; use a multiple of {count}.")
-    if config.parallel != "ddp" and config.optimizer.name in ("adafactor", "muon"):
+    if config.parallel != "ddp" and config.optimizer.name == "adafactor":
         raise ConfigError(
-            f"--parallel {config.parallel} cuts matrices over the ranks, and --optimizer {config.optimizer.name} needs "
-            "whole ones; use --parallel ddp, or adamw or lion."
+            f"--parallel {config.parallel} cuts matrices over the ranks, and --optimizer adafactor needs whole ones; "
+            "use --parallel ddp, or another optimizer."
         )
     if config.parallel == "ddp" and config.replicas != 1:
         raise ConfigError("--replicas is for zero1, zero2 and zero3; with --parallel ddp every rank is a replica.")

@@ -36,7 +36,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "zero2": {"recompute_every": 1},
     "zero3": {"optimizer": "lion", "learning_rate": 3e-4},
     "zero3-replicas": {"replicas": 2},
-    "ddp-muon": {"optimizer": "muon", "accumulate": 2},
+    "zero2-muon": {"optimizer": "muon", "accumulate": 2},
 }
 
 
@@ -127,7 +127,10 @@ def assert_same_numbers(one: Path, other: Path) -> None:
     """Metrics of all steps and the last weights, but for their last digits."""
     first, second = (table(out, "metrics") for out in (one, other))
     assert first["tokens"].to_list() == second["tokens"].to_list()
-    np.testing.assert_allclose(first["loss"].to_numpy(), second["loss"].to_numpy(), rtol=2e-5)
+    # Muon computes in bfloat16, in which a last digit is a large one.
+    np.testing.assert_allclose(
+        first["loss"].to_numpy(), second["loss"].to_numpy(), rtol=1e-4 if "muon" in one.name else 2e-5
+    )
     for column in ("weight", "multiplier"):  # a softmax over losses of which the range is set to 1
         np.testing.assert_allclose(first[column].to_numpy(), second[column].to_numpy(), rtol=1e-3)
     first, second = (table(out, "steps") for out in (one, other))
@@ -198,7 +201,7 @@ def test_torchrun_stops_all_ranks_and_goes_on(module_mixture: Path, tmp_path: Pa
     [
         ({"batch_size": 5}, r"--batch-size: 5 rows cannot be cut over 2 ranks; use a multiple of 2"),
         ({"batch_ramp": (1, 3)}, r"--batch-ramp: 1 rows cannot be cut over 2 ranks"),
-        ({"parallel": "zero3", "optimizer": "muon"}, r"--optimizer muon needs whole ones; use --parallel ddp"),
+        ({"parallel": "zero3", "optimizer": "adafactor"}, r"--optimizer adafactor needs whole ones; use --parallel"),
         ({"replicas": 2}, r"--replicas is for zero1, zero2 and zero3"),
     ],
 )
