@@ -28,7 +28,6 @@ from typing import Any
 
 import polars as pl
 import torch
-from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -42,7 +41,7 @@ from trainer.config import TrainConfig, derive_config
 from trainer.evaluation.held_out import held_out_rows, load_model, score
 from trainer.loop import train
 from trainer.options import Options
-from trainer.watching.progress import PlainWatcher
+from trainer.watching.progress import SilentWatcher
 
 POLICIES = {
     "uniform": Policy(name="temperature", temperature=float("inf")),
@@ -176,7 +175,7 @@ class Experiment:
             threads=1, checkpoint_every=settings.steps, keep_checkpoints=1,
         )  # fmt: skip
         config = settings.with_model(derive_config(options, manifest))
-        report = train(config, manifest, PlainWatcher(Console(quiet=True)))
+        report = train(config, manifest, SilentWatcher())
         if report.step < report.num_steps:
             sys.exit(f"stopped at step {report.step} of {variant.name}, seed {seed}; the same command goes on.")
         seconds = time.process_time() - started
