@@ -283,7 +283,9 @@ def main() -> None:
         for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
             for name in chosen:
                 experiment.run(VARIANTS[name], seed)
-    print_tables(pl.read_csv(arguments.out / "results.csv"), arguments.markdown)
+    results = pl.read_csv(arguments.out / "results.csv")
+    in_order = pl.col("method").cast(pl.Enum(list(VARIANTS)))
+    print_tables(results.sort(in_order, "seed", maintain_order=True), arguments.markdown)
 
 
 if __name__ == "__main__":
