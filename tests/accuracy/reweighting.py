@@ -88,14 +88,11 @@ TIMES_A_RUN = {"sheared": {"interval": 15}, "ado": {"refit_steps": 10}}
 def _variants() -> dict[str, Variant]:
     found = [Variant(name, name) for name in POLICIES]
     found += [Variant(name, "uniform", constants) for name, constants in _controllers().items()]
-    found.append(Variant("doremi-gentle", "uniform", {**_controllers()["doremi"], "eta": 0.1}))
     found += [
         Variant(f"{name}-natural", "natural", {**_controllers()[name], "prior": "shares"})
         for name in ("sow-identity", "sow-linupper", "sheared", "ado")
     ]
-    found += [
-        Variant(f"{name}-static", "uniform", static_of=name) for name in ("sow-identity", "doremi", "doremi-gentle")
-    ]
+    found += [Variant(f"{name}-static", "uniform", static_of=name) for name in ("sow-identity", "doremi")]
     return {variant.name: variant for variant in found}
 
 
