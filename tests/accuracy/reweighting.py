@@ -28,7 +28,6 @@ from typing import Any
 
 import polars as pl
 import torch
-from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -42,7 +41,7 @@ from trainer.config import TrainConfig, derive_config
 from trainer.evaluation.held_out import held_out_rows, load_model, score
 from trainer.loop import train
 from trainer.options import Options
-from trainer.watching.progress import PlainWatcher
+from trainer.watching.progress import SilentWatcher
 
 POLICIES = {
     "uniform": Policy(name="temperature", temperature=float("inf")),
@@ -89,14 +88,11 @@ TIMES_A_RUN = {"sheared": {"interval": 15}, "ado": {"refit_steps": 10}}
 def _variants() -> dict[str, Variant]:
     found = [Variant(name, name) for name in POLICIES]
     found += [Variant(name, "uniform", constants) for name, constants in _controllers().items()]
-    found.append(Variant("doremi-gentle", "uniform", {**_controllers()["doremi"], "eta": 0.1}))
     found += [
         Variant(f"{name}-natural", "natural", {**_controllers()[name], "prior": "shares"})
         for name in ("sow-identity", "sow-linupper", "sheared", "ado")
     ]
-    found += [
-        Variant(f"{name}-static", "uniform", static_of=name) for name in ("sow-identity", "doremi", "doremi-gentle")
-    ]
+    found += [Variant(f"{name}-static", "uniform", static_of=name) for name in ("sow-identity", "doremi")]
     return {variant.name: variant for variant in found}
 
 
@@ -176,7 +172,7 @@ class Experiment:
             threads=1, checkpoint_every=settings.steps, keep_checkpoints=1,
         )  # fmt: skip
         config = settings.with_model(derive_config(options, manifest))
-        report = train(config, manifest, PlainWatcher(Console(quiet=True)))
+        report = train(config, manifest, SilentWatcher())
         if report.step < report.num_steps:
             sys.exit(f"stopped at step {report.step} of {variant.name}, seed {seed}; the same command goes on.")
         seconds = time.process_time() - started
@@ -284,7 +280,9 @@ def main() -> None:
         for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
             for name in chosen:
                 experiment.run(VARIANTS[name], seed)
-    print_tables(pl.read_csv(arguments.out / "results.csv"), arguments.markdown)
+    results = pl.read_csv(arguments.out / "results.csv")
+    in_order = pl.col("method").cast(pl.Enum(list(VARIANTS)))
+    print_tables(results.sort(in_order, "seed", maintain_order=True), arguments.markdown)
 
 
 if __name__ == "__main__":

@@ -28,45 +28,51 @@ def per_run(results: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def differences(runs: pl.DataFrame, column: str, baseline: str) -> dict[str, tuple[float, float, int]]:
-    """Returns, for every method, the mean difference to ``baseline`` at equal seeds, its standard error, and seeds."""
-    base = runs.filter(pl.col("method") == baseline).select("seed", pl.col(column).alias("baseline"))
-    joined = runs.join(base, on="seed").with_columns((pl.col(column) - pl.col("baseline")).alias("difference"))
+def differences(runs: pl.DataFrame, column: str) -> dict[str, tuple[float, float, int]]:
+    """Returns, for every method but uniform, the mean difference at equal seeds, its standard error, and their number.
+
+    Compared is with the mixture that a method starts from; the mixtures themselves are compared with uniform.
+    """
+    baseline = pl.when(pl.col("base") == pl.col("method")).then(pl.lit(UNIFORM)).otherwise(pl.col("base"))
+    bases = runs.select(pl.col("method").alias("baseline"), "seed", pl.col(column).alias("before"))
+    joined = runs.with_columns(baseline.alias("baseline")).join(bases, on=["baseline", "seed"], maintain_order="left")
+    joined = joined.filter(pl.col("method") != UNIFORM)
     found = {}
     for (method,), rows in joined.group_by("method", maintain_order=True):
-        mean, deviation = mean_and_deviation(rows["difference"].to_list())
+        mean, deviation = mean_and_deviation((rows[column] - rows["before"]).to_list())
         found[str(method)] = mean, deviation / math.sqrt(len(rows)), len(rows)
     return found
 
 
 def summary_rows(results: pl.DataFrame) -> list[list[str]]:
-    """Returns the table of methods, its head first; differences are to the uniform mixture, below 0 is better."""
+    """Returns the table of methods, its head first; differences are those of `differences`, below 0 is better."""
     runs = per_run(results)
     head = ["method", "starts from", "runs", "mean", "worst", "by tokens", "Δ mean", "Δ worst", "Δ by tokens"]
-    changes = {column: differences(runs, column, UNIFORM) for column in ("mean", "worst", "by_tokens")}
+    changes = {column: differences(runs, column) for column in ("mean", "worst", "by_tokens")}
     rows = [head]
     for (method, base, cost), found in runs.group_by("method", "base", "runs", maintain_order=True):
         row = [str(method), "" if method == base else str(base), str(cost)]
         row += [_plus_minus(*mean_and_deviation(found[column].to_list())) for column in changes]
-        row += ["" if method == UNIFORM else _change(change.get(str(method))) for change in changes.values()]
+        row += [_change(change.get(str(method))) for change in changes.values()]
         rows.append(row)
     return rows
 
 
 def domain_rows(results: pl.DataFrame) -> list[list[str]]:
-    """Returns, by method and domain, the mean difference to the uniform mixture at equal seeds; first its losses."""
+    """Returns, by method and domain, the mean of `differences`; before them tokens, and the losses of uniform."""
     domains = results["domain"].unique(maintain_order=True).to_list()
-    rows = [["method", *domains]]
     parts = {domain: results.filter(pl.col("domain") == domain) for domain in domains}
-    uniform = results.filter(pl.col("method") == UNIFORM)
     tokens = {domain: int(part["tokens"][0]) for domain, part in parts.items()}
-    rows.append(["tokens", *(f"{tokens[domain] / 1e3:,.0f}k" for domain in domains)])
-    losses = [uniform.filter(pl.col("domain") == domain)["loss"].to_list() for domain in domains]
-    rows.append(["uniform: loss", *(f"{mean_and_deviation(found)[0]:.3f}" for found in losses)])
-    changes = {domain: differences(part, "loss", UNIFORM) for domain, part in parts.items()}
+    losses = [part.filter(pl.col("method") == UNIFORM)["loss"].to_list() for part in parts.values()]
+    rows = [
+        ["method", *domains],
+        ["tokens", *(f"{tokens[domain] / 1e3:,.0f}k" for domain in domains)],
+        ["uniform: loss", *(f"{mean_and_deviation(found)[0]:.3f}" for found in losses)],
+    ]
+    changes = [differences(part, "loss") for part in parts.values()]
     for method in results["method"].unique(maintain_order=True).to_list():
         if method != UNIFORM:
-            found = [changes[domain].get(method) for domain in domains]
+            found = [change.get(method) for change in changes]
             rows.append([method, *("" if one is None else f"{one[0]:+.3f}" for one in found)])
     return rows
 
@@ -85,14 +91,19 @@ def weight_rows(results: pl.DataFrame) -> list[list[str]]:
 def print_tables(results: pl.DataFrame, markdown: bool) -> None:
     """Prints all three tables, and a last line of ``key=value`` figures."""
     for title, rows in (
-        ("Held-out loss, nats per token: mean ± deviation over seeds; Δ ± standard error to uniform", summary_rows),
-        ("Change of every domain's loss against uniform, mean over seeds", domain_rows),
+        (
+            "Held-out loss, nats per token: mean ± deviation over seeds; Δ to where it starts, ± standard error",
+            summary_rows,
+        ),
+        (
+            "Change of every domain's loss against where the method starts (mixtures: uniform), mean over seeds",
+            domain_rows,
+        ),
         ("Mean weight over the run", weight_rows),
     ):
         print(f"\n{title}\n")
         _print(rows(results), markdown)
-    changes = differences(per_run(results), "mean", UNIFORM)
-    changes.pop(UNIFORM, None)
+    changes = differences(per_run(results), "mean")
     figures = f"methods={results['method'].n_unique()} seeds={results['seed'].n_unique()}"
     if changes:
         best = min(changes, key=lambda method: changes[method][0])

@@ -77,10 +77,27 @@ def test_results_of_other_settings_are_not_mixed(experiment: Experiment, corpus:
 
 
 def test_differences_are_paired_by_seed() -> None:
-    losses = {("uniform", 0): (1.0, 3.0), ("uniform", 1): (2.0, 5.0), ("odm", 0): (1.5, 2.5), ("odm", 1): (2.25, 4.25)}
+    losses = {
+        ("uniform", 0): (1.0, 3.0),
+        ("odm", 0): (1.5, 2.5),
+        ("uniform", 1): (2.0, 5.0),
+        ("odm", 1): (2.25, 4.25),
+        ("natural", 1): (1.0, 6.5),
+        ("ado-natural", 1): (1.5, 6.5),
+        ("ado-natural", 0): (0.0, 0.0),  # without its baseline at this seed
+    }
+    bases = {"natural": "natural", "ado-natural": "natural"}
     results = pl.DataFrame(
         [
-            {"method": method, "base": "uniform", "seed": seed, "runs": 1, "domain": domain, "loss": loss, "tokens": n}
+            {
+                "method": method,
+                "base": bases.get(method, "uniform"),
+                "seed": seed,
+                "runs": 1,
+                "domain": domain,
+                "loss": loss,
+                "tokens": n,
+            }
             for (method, seed), found in losses.items()
             for domain, loss, n in zip(("web", "code"), found, (300, 100), strict=True)
         ]
@@ -88,8 +105,14 @@ def test_differences_are_paired_by_seed() -> None:
     runs = per_run(results)
     assert runs.filter(pl.col("method") == "uniform")["by_tokens"].to_list() == [1.5, 2.75]
     assert runs.filter(pl.col("method") == "odm")["worst"].to_list() == [2.5, 4.25]
-    assert differences(runs, "mean", "uniform")["odm"] == (-0.125, pytest.approx(0.125), 2)  # 0 and -0.25
-    assert differences(runs, "worst", "uniform")["odm"] == (-0.625, pytest.approx(0.125), 2)
+    assert differences(runs, "mean")["odm"] == (-0.125, pytest.approx(0.125), 2)  # 0 and -0.25
+    assert differences(runs, "worst")["odm"] == (-0.625, pytest.approx(0.125), 2)
+    assert differences(runs, "mean")["natural"][::2] == (0.25, 1)  # to uniform
+    assert differences(runs, "mean")["ado-natural"][::2] == (0.25, 1)  # to natural
+    assert "uniform" not in differences(runs, "mean")
     assert mean_and_deviation([1.0, 3.0]) == (2.0, pytest.approx(math.sqrt(2)))
     assert math.isnan(mean_and_deviation([1.0])[1])
-    assert domain_rows(results)[-1] == ["odm", "+0.375", "-0.625"]
+    rows = {row[0]: row[1:] for row in domain_rows(results)}
+    assert rows["odm"] == ["+0.375", "-0.625"]
+    assert rows["natural"] == ["-1.000", "+1.500"]
+    assert rows["ado-natural"] == ["+0.500", "+0.000"]
