@@ -131,8 +131,12 @@ class Loader:
         if self._thread is None:
             return
         self._stopping.set()
+        self._forget()  # a thread that waits for room goes on at once, and finds that it is to stop
         self._thread.join()
         self._thread = None
+        self._forget()
+
+    def _forget(self) -> None:
         while True:
             try:
                 self._queue.get_nowait()
@@ -165,7 +169,7 @@ class Loader:
         """Puts batches into the queue until it is told to stop, the rows are all drawn, or something fails."""
         try:
             for domains, rows in plan:
-                if not self._put(self._read(domains, rows)):
+                if self._stopping.is_set() or not self._put(self._read(domains, rows)):
                     return
         except BaseException as error:  # handed to whoever asks for the batch that could not be made
             self._put(error)

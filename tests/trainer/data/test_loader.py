@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -103,6 +105,21 @@ def test_other_shares_apply_from_the_next_batch_on(rows: MixtureRows) -> None:
     assert set(found[2].domains_b.tolist()) == {1}
     for batch, (domains, numbers) in zip(found, expected, strict=True):
         assert pairs(batch) == list(zip(domains.tolist(), numbers.tolist(), strict=True))
+
+
+def test_what_lies_ready_does_not_hold_up_other_shares(rows: MixtureRows, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that waits for room in a full queue is not waited for, however rarely it looks up."""
+    monkeypatch.setattr("trainer.data.loader.POLL_SECONDS", 600)
+    with loader_of(rows, depth=1) as loader:
+        loader.next(1)
+        while not loader._queue.full():
+            time.sleep(0.001)
+        time.sleep(0.05)  # by now the thread has the next one, too
+        changing = threading.Thread(target=loader.set_shares, args=([0.0, 1.0],), daemon=True)
+        changing.start()
+        changing.join(60)
+        assert not changing.is_alive()
+        assert set(loader.next(2).domains_b.tolist()) == {1}
 
 
 def test_batches_may_grow(rows: MixtureRows) -> None:
