@@ -191,13 +191,14 @@ class Run:
 
     def roll_back(self, watcher: Watcher) -> int:
         """Restores the last checkpoint, at half the learning rate; returns its step. What was not taken stays out."""
-        not_taken, num_rollbacks = self.not_taken, self.num_rollbacks + 1
+        not_taken, num_rollbacks, num_spikes = self.not_taken, self.num_rollbacks + 1, self.num_spikes_in_a_row
         self.saver.wait()
         self.ranks.wait_for_all()  # the first one has saved
         checkpoint = self.checkpoints.load()
         assert checkpoint is not None, "looked for before"
         self._restore(checkpoint)
         self.not_taken, self.num_rollbacks = not_taken | self.not_taken, num_rollbacks
+        self.num_spikes_in_a_row = num_spikes
         self.metrics.forget()
         watcher.note(f"going on after step {checkpoint.step} at {0.5**num_rollbacks:g} of the learning rate")
         return checkpoint.step
@@ -277,6 +278,7 @@ class Run:
                 "spikes": self.spikes.state(),
                 "not_taken": sorted(self.not_taken),
                 "num_rollbacks": self.num_rollbacks,
+                "num_spikes_in_a_row": self.num_spikes_in_a_row,
                 "random": rng_state,
                 "environment": environment(self.config, self.ranks),
             },
@@ -331,4 +333,5 @@ class Run:
         self.spikes.load_state(checkpoint.state["spikes"])
         self.not_taken = set(checkpoint.state["not_taken"])
         self.num_rollbacks = int(checkpoint.state["num_rollbacks"])
+        self.num_spikes_in_a_row = int(checkpoint.state.get("num_spikes_in_a_row", 0))  # not in older ones
         load_random_state(checkpoint.tensors["rng"], checkpoint.state["random"])
