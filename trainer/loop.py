@@ -62,6 +62,7 @@ def train(config: TrainConfig, manifest: MixtureManifest, watcher: Watcher) -> T
             folder,
             reproducible(config, ranks.device),
             StopRequest() as stop,
+            ranks.leaving_together(),
             watcher,
             run.loader,
             run.saver,

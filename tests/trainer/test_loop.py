@@ -383,6 +383,28 @@ def test_a_run_in_which_nothing_goes_well_ends(make_config: MakeConfig, monkeypa
     config = make_config(steps=30, checkpoint_every=10)
     with pytest.raises(DataengError, match=r"is not finite in step 14; no update was made, the checkpoint of step 10"):
         run(config, poison(monkeypatch, 100))
+    # Its seven steps up to the checkpoint still count.
+    with pytest.raises(DataengError, match=r"is not finite in step 14; no update was made, the checkpoint of step 10"):
+        run(config)
+
+
+def test_no_rank_leaves_before_the_first_has_written_everything(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torchrun ends all ranks with the first that leaves a stopped run."""
+    config, found = make_config(steps=2, background_checkpoints=True), []
+
+    class Leaving(Recorder):
+        def __exit__(self, *_: object) -> None:
+            found.append("the watcher")
+
+    def wait_for_all(self: Ranks) -> None:
+        path = config.out / "training.json"
+        found.append(json.loads(path.read_text())["status"] if path.exists() else "the start")
+
+    monkeypatch.setattr(Ranks, "wait_for_all", wait_for_all)
+    run(config, Leaving())
+    assert found == ["the start", "the watcher", "finished"]
 
 
 def test_parts_give_the_gradient_of_the_whole(make_config: MakeConfig, tmp_path: Path) -> None:

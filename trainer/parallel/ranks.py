@@ -63,6 +63,16 @@ class Ranks:
         if not (found == found[0]).all():
             raise DataengError(f"the ranks differ in {what}: {'; '.join(str(part) for part in found.tolist())}.")
 
+    @contextlib.contextmanager
+    def leaving_together(self) -> Iterator[None]:
+        """Keeps every rank in the block until all have come to its end.
+
+        A process that ends with an exit code, as one of a stopped run does, makes torchrun end the others: also the
+        first, which may still be writing what the others have no part in.
+        """
+        yield
+        self.wait_for_all()
+
     def wait_for_all(self) -> None:
         """Returns once every rank has come here."""
         if self.count > 1:
@@ -85,8 +95,13 @@ def open_ranks(config: TrainConfig) -> Iterator[Ranks]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
         yield Ranks(device, rank, count, _mesh(config, device, count))
-    finally:
-        dist.destroy_process_group()
+    except BaseException:
+        # NCCL's end waits for what is under way on the GPU, where other ranks may never come: this one would hang, and
+        # its error be seen by nobody. The end of the process waits for nothing.
+        if device.type != "cuda":
+            dist.destroy_process_group()
+        raise
+    dist.destroy_process_group()
 
 
 def environment(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
@@ -60,8 +61,12 @@ class SpreadModel:
     @torch.no_grad()
     def clip_gradient(self, max_norm: float) -> float:
         """Scales the gradient down to a norm of ``max_norm`` if it is longer; returns its norm before."""
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), max_norm)
-        return float(whole(norm))
+        norm = float(whole(nn.utils.clip_grad_norm_(self.model.parameters(), max_norm)))
+        mesh = self.ranks.mesh
+        if mesh is not None and mesh.ndim > 1:
+            # Every group of ranks has summed by itself, perhaps in another order; all must judge the step alike.
+            norm = float(self.ranks.gather(np.array([norm]))[0, 0])
+        return norm
 
 
 def _shard(model: Decoder, kind: Parallelism, ranks: Ranks) -> None:

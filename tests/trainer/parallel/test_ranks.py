@@ -214,6 +214,29 @@ def test_what_cannot_be_cut_is_said_before_anything_starts(
         pass
 
 
+@pytest.mark.parametrize(
+    ("device", "fails", "destroyed"), [("cuda", True, 0), ("cuda", False, 1), ("cpu", True, 1), ("cpu", False, 1)]
+)
+def test_an_error_does_not_wait_for_other_ranks_gpus(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, device: str, fails: bool, destroyed: int
+) -> None:
+    for name, value in {"WORLD_SIZE": "2", "RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    joined: list[str] = []
+    left: list[None] = []
+    monkeypatch.setattr("trainer.parallel.ranks._device_of", lambda *_: torch.device(device))
+    monkeypatch.setattr("trainer.parallel.ranks._mesh", lambda *_: None)
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend, **_: joined.append(backend))
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: left.append(None))
+    failure = pytest.raises(OSError, match="disk") if fails else contextlib.nullcontext()
+    with failure, open_ranks(make_config(batch_size=4)) as ranks:
+        assert (ranks.rank, ranks.count) == (1, 2)
+        if fails:
+            raise OSError("disk")
+    assert joined == ["cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"]
+    assert len(left) == destroyed
+
+
 def test_ranks_that_differ_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     ranks = Ranks(torch.device("cpu"), 0, 2)
     other = [1.0, 2.0]
