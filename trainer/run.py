@@ -195,6 +195,7 @@ class Run:
         self.saver.wait()
         self.ranks.wait_for_all()  # the first one has saved
         checkpoint = self.checkpoints.load()
+        self._agree_on(checkpoint)
         assert checkpoint is not None, "looked for before"
         self._restore(checkpoint)
         self.not_taken, self.num_rollbacks = not_taken | self.not_taken, num_rollbacks
@@ -306,10 +307,15 @@ class Run:
         self.has_checkpoint = checkpoint is not None
         self.step = done
         # And all have read what is about to be removed.
-        self.ranks.agree(np.array([done]), f"the last checkpoint that they find (do all see {config.out}?)")
+        self._agree_on(checkpoint)
         if self.ranks.is_first:
             self._discard_after(done)
         return done + 1
+
+    def _agree_on(self, checkpoint: Checkpoint | None) -> None:
+        """Raises `DataengError` on all ranks when one of them has found another checkpoint, or none."""
+        found = np.array([0 if checkpoint is None else checkpoint.step])
+        self.ranks.agree(found, f"the last checkpoint that they find (do all see {self.config.out}?)")
 
     def _discard_after(self, done: int) -> None:
         config = self.config

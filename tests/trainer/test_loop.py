@@ -379,6 +379,24 @@ def test_the_weights_are_those_of_a_run_that_never_saw_the_step(
     assert incident["action"] == "went back to the last checkpoint"
 
 
+def test_ranks_that_would_go_back_to_different_steps_are_found_out(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that a network carries may show another machine the newest checkpoint late."""
+    config = make_config(steps=6, checkpoint_every=2, on_spike="roll-back")
+    watcher = poison(monkeypatch, 1)
+    real = Ranks.agree
+
+    def agree(self: Ranks, values: Any, what: str) -> None:
+        if what.startswith("the last checkpoint") and values.tolist() == [2]:
+            monkeypatch.setattr(self, "gather", lambda own: np.stack([own, own - 2]))
+        real(self, values, what)
+
+    monkeypatch.setattr(Ranks, "agree", agree)
+    with pytest.raises(DataengError, match=r"the ranks differ in the last checkpoint .*: \[2.0\]; \[0.0\]"):
+        run(config, watcher)
+
+
 def test_a_run_in_which_nothing_goes_well_ends(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     config = make_config(steps=30, checkpoint_every=10)
     with pytest.raises(DataengError, match=r"is not finite in step 14; no update was made, the checkpoint of step 10"):
