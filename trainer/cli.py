@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -25,6 +26,16 @@ if TYPE_CHECKING:
     from trainer.loop import TrainingReport
 
 
+# The panels of `trainer train --help`, in the order of their first options.
+DATA = partial(typer.Option, rich_help_panel="Data")
+MODEL = partial(typer.Option, rich_help_panel="Model")
+OPTIMIZATION = partial(typer.Option, rich_help_panel="Optimization")
+WEIGHTS = partial(typer.Option, rich_help_panel="Mixture weights")
+FOLDER = partial(typer.Option, rich_help_panel="Run folder and checkpoints")
+WATCHING = partial(typer.Option, rich_help_panel="Held-out losses and logs")
+HARDWARE = partial(typer.Option, rich_help_panel="Hardware and memory")
+
+
 class TrainUnlessTold(TyperGroup):
     """Commands of which the first need not be named: ``trainer --mixture …`` is ``trainer train --mixture …``."""
 
@@ -37,113 +48,131 @@ class TrainUnlessTold(TyperGroup):
 app = typer.Typer(
     add_completion=False,
     cls=TrainUnlessTold,
-    help="Train on mixtures of packs: `trainer --mixture manifests/mix.json` is short for `trainer train --mixture …`.",
+    help="Train on mixtures of packs: `trainer --mixture manifests/mix.json` is short for `trainer train --mixture …`; "
+    "`trainer train --help` lists its options.",
 )
 
 
 @app.command()
 def train(
-    mixture: Annotated[Path, typer.Option(help="Mixture manifest (mix.json), as `dataeng mix` writes it.")],
-    out: Annotated[Path | None, typer.Option(help="Run folder. Default: <run>/training/<manifest name>.")] = None,
-    save_mixture: Annotated[
-        Path | None, typer.Option(help="Where the manifest with learned weights goes. Default: <out>/mix.json.")
-    ] = None,
-    preset: Annotated[str, typer.Option(help=f"Model size: {', '.join(PRESETS)}.")] = "tiny",
-    document_mask: Annotated[
-        bool, typer.Option("--document-mask/--no-document-mask", help="Tokens see their own document only.")
-    ] = True,
-    init_from: Annotated[
-        Path | None,
-        typer.Option(
-            help="Go on from a Llama, Qwen2 or Qwen3 model in a folder of Hugging Face's, and with its shape."
-        ),
-    ] = None,
-    lora: Annotated[int | None, typer.Option(help="Train adapters of this rank, nothing else.", metavar="RANK")] = None,
-    lora_alpha: Annotated[float | None, typer.Option(help="Adapters count alpha / rank. Default: 2 ranks.")] = None,
-    lora_targets: Annotated[str, typer.Option(help="Which matrices get adapters.")] = ", ".join(MATRICES),
-    qk_norm: Annotated[bool, typer.Option("--qk-norm", help="Normalize queries and keys, as Qwen3 does.")] = False,
-    tied_embeddings: Annotated[
-        bool | None, typer.Option(help="One matrix for input and output. Default: the preset's.")
-    ] = None,
-    rope_theta: Annotated[float | None, typer.Option(help="Base of the rotary frequencies.")] = None,
-    rope_scaling: Annotated[
-        str | None,
-        typer.Option(help=f"For longer contexts: {', '.join(get_args(RopeKind))}, e.g. yarn:4.", metavar="KIND:FACTOR"),
-    ] = None,
-    recompute_every: Annotated[
-        int, typer.Option(help="Recompute every n-th layer in the backward pass; saves memory. 0: none.")
-    ] = 0,
-    steps: Annotated[int, typer.Option(help="Optimizer steps.")] = 300,
-    batch_size: Annotated[int | None, typer.Option(help="Rows per step. Default: the preset's.")] = None,
-    sequence_length: Annotated[int | None, typer.Option(help="Tokens per row. Default: the preset's.")] = None,
+    mixture: Annotated[Path, DATA(help="Mixture manifest (mix.json), as `dataeng mix` writes it.")],
     packing: Annotated[
-        str | None, typer.Option(help=f"How documents become rows: {', '.join(METHODS)}. Default: the manifest's.")
+        str | None, DATA(help=f"How documents become rows: {', '.join(METHODS)}. Default: the manifest's.")
     ] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate. Default: the preset's.")] = None,
-    seed: Annotated[int, typer.Option(help="Decides initial weights and the order of rows.")] = 0,
-    reweighting: Annotated[
-        str | None, typer.Option(help=f"Override the manifest's method: {', '.join(get_args(Method))}.")
-    ] = None,
-    normalization: Annotated[
-        str, typer.Option(help="Weights over planned shares (unbiased) or over the batch's own counts: planned, batch.")
-    ] = "planned",
-    optimizer: Annotated[str, typer.Option(help=f"{', '.join(get_args(OptimizerName))}.")] = "adamw",
-    weight_decay: Annotated[float, typer.Option(help="Of matrices, decoupled.")] = 0.1,
-    schedule: Annotated[str, typer.Option(help=f"Learning rate: {', '.join(get_args(Schedule))}.")] = "wsd",
-    decay: Annotated[str, typer.Option(help=f"Shape of wsd's decay: {', '.join(get_args(Decay))}.")] = "linear",
-    final_factor: Annotated[float, typer.Option(help="What the decay ends at, as a part of the peak.")] = 0.0,
-    warmup_steps: Annotated[int | None, typer.Option(help="Default: a twentieth of the run.")] = None,
-    decay_steps: Annotated[int | None, typer.Option(help="Of wsd. Default: the last quarter of the run.")] = None,
+    sequence_length: Annotated[int | None, DATA(help="Tokens per row. Default: the preset's.")] = None,
+    batch_size: Annotated[int | None, DATA(help="Rows per step. Default: the preset's.")] = None,
     batch_ramp: Annotated[
         tuple[int, int] | None,
-        typer.Option(help="Start with so many rows a step and grow to the batch size in STEPS.", metavar="ROWS STEPS"),
+        DATA(help="Start with so many ROWS a step and grow to the batch size over STEPS.", metavar="ROWS STEPS"),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N. Default: a GPU if there is one.")] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads. Default: PyTorch's choice.")] = None,
-    compile_model: Annotated[bool, typer.Option("--compile/--no-compile", help="Use torch.compile.")] = False,
-    parallel: Annotated[
-        str, typer.Option(help=f"With torchrun, how the model is spread: {', '.join(get_args(Parallelism))}.")
-    ] = "ddp",
-    replicas: Annotated[int, typer.Option(help="Groups of ranks that hold a whole model each, cut within them.")] = 1,
-    resume: Annotated[bool, typer.Option(help="Go on from the newest checkpoint, or discard what is there.")] = True,
-    resume_from: Annotated[int | None, typer.Option(help="Go back to the checkpoint of this step.")] = None,
-    checkpoint_every: Annotated[int | None, typer.Option(help="Steps. Default: a quarter of the run.")] = None,
-    keep_checkpoints: Annotated[int, typer.Option(help="How many checkpoints stay.")] = 2,
-    accumulate: Annotated[int, typer.Option(help="Parts that a step's batch is computed in, to save memory.")] = 1,
-    on_spike: Annotated[
-        str, typer.Option(help=f"What a step that does harm leads to: {', '.join(get_args(OnSpike))}.")
-    ] = "skip",
-    spike_threshold: Annotated[
-        float, typer.Option(help="A loss or gradient so many robust deviations above its median is a spike.")
-    ] = 6.0,
-    background_checkpoints: Annotated[
-        bool, typer.Option("--background-checkpoints", help="Write checkpoints while training goes on.")
-    ] = False,
-    validate: Annotated[
-        Path | None,
-        typer.Option(
-            help="A mixture manifest of held-out packs: their losses while the run goes on.", metavar="MANIFEST"
-        ),
-    ] = None,
-    validate_every: Annotated[int | None, typer.Option(help="Steps. Default: with every checkpoint.")] = None,
-    validate_tokens: Annotated[int, typer.Option(help="How many to read of every held-out domain.")] = 50_000,
-    update_ratio_every: Annotated[
-        int, typer.Option(help="Steps between measurements of how far one moves the weights. 0: none.")
-    ] = 50,
-    peak_flops: Annotated[
-        float | None,
-        typer.Option(help="FLOP/s of one device, for MFU, such as 989e12. Default: known for common GPUs."),
-    ] = None,
-    log: Annotated[
-        list[str] | None, typer.Option(help="Log to tensorboard, wandb or mlflow, too; may be given several times.")
-    ] = None,
+    seed: Annotated[int, DATA(help="Decides initial weights and the order of rows.")] = 0,
     verify_packs: Annotated[
         bool | None,
-        typer.Option(
+        DATA(
             "--verify-packs/--no-verify-packs",
             help="Check the packs' SHA-256 at the start. Default: when they are below 4 GB together.",
         ),
     ] = None,
+    preset: Annotated[str, MODEL(help=f"Model size: {', '.join(PRESETS)}.")] = "tiny",
+    init_from: Annotated[
+        Path | None,
+        MODEL(
+            help="Start from a Llama, Qwen2 or Qwen3 model in Hugging Face's format, in its shape, not the preset's."
+        ),
+    ] = None,
+    document_mask: Annotated[
+        bool, MODEL("--document-mask/--no-document-mask", help="Tokens see their own document only.")
+    ] = True,
+    qk_norm: Annotated[bool, MODEL("--qk-norm", help="Normalize queries and keys, as Qwen3 does.")] = False,
+    tied_embeddings: Annotated[
+        bool | None, MODEL(help="One matrix for input and output. Default: the preset's.")
+    ] = None,
+    rope_theta: Annotated[float | None, MODEL(help="Base of the rotary frequencies.")] = None,
+    rope_scaling: Annotated[
+        str | None,
+        MODEL(help=f"For longer contexts: {', '.join(get_args(RopeKind))}, e.g. yarn:4.", metavar="KIND:FACTOR"),
+    ] = None,
+    lora: Annotated[int | None, MODEL(help="Train adapters of this rank, nothing else.", metavar="RANK")] = None,
+    lora_alpha: Annotated[
+        float | None, MODEL(help="Adapters are scaled by alpha / rank. Default: twice the rank.")
+    ] = None,
+    lora_targets: Annotated[str, MODEL(help="Which matrices get adapters.")] = ", ".join(MATRICES),
+    steps: Annotated[int, OPTIMIZATION(help="Optimizer steps.")] = 300,
+    learning_rate: Annotated[float | None, OPTIMIZATION(help="Peak learning rate. Default: the preset's.")] = None,
+    optimizer: Annotated[str, OPTIMIZATION(help=f"One of {', '.join(get_args(OptimizerName))}.")] = "adamw",
+    weight_decay: Annotated[float, OPTIMIZATION(help="Decoupled; only matrices are decayed.")] = 0.1,
+    schedule: Annotated[str, OPTIMIZATION(help=f"Learning rate: {', '.join(get_args(Schedule))}.")] = "wsd",
+    decay: Annotated[str, OPTIMIZATION(help=f"Shape of wsd's decay: {', '.join(get_args(Decay))}.")] = "linear",
+    decay_steps: Annotated[
+        int | None, OPTIMIZATION(help="Steps of wsd's decay. Default: the last quarter of the run.")
+    ] = None,
+    final_factor: Annotated[float, OPTIMIZATION(help="What the learning rate ends at, as a part of its peak.")] = 0.0,
+    warmup_steps: Annotated[
+        int | None, OPTIMIZATION(help="Steps up to the peak. Default: a twentieth of the run.")
+    ] = None,
+    on_spike: Annotated[
+        str, OPTIMIZATION(help=f"What to do about a step that is a spike: {', '.join(get_args(OnSpike))}.")
+    ] = "skip",
+    spike_threshold: Annotated[
+        float, OPTIMIZATION(help="A loss or gradient so many robust deviations above its median is a spike.")
+    ] = 6.0,
+    reweighting: Annotated[
+        str | None, WEIGHTS(help=f"Override the manifest's method: {', '.join(get_args(Method))}.")
+    ] = None,
+    normalization: Annotated[
+        str,
+        WEIGHTS(
+            help="What weights are divided by: planned shares (unbiased), or the batch's own counts: planned, batch."
+        ),
+    ] = "planned",
+    save_mixture: Annotated[
+        Path | None, WEIGHTS(help="Where the manifest with learned weights goes. Default: <out>/mix.json.")
+    ] = None,
+    out: Annotated[Path | None, FOLDER(help="Run folder. Default: <run>/training/<manifest name>.")] = None,
+    resume: Annotated[
+        bool, FOLDER(help="Go on from the newest checkpoint, or discard what is there and start over.")
+    ] = True,
+    resume_from: Annotated[int | None, FOLDER(help="Go back to the checkpoint of this step.")] = None,
+    checkpoint_every: Annotated[
+        int | None, FOLDER(help="Steps between checkpoints. Default: a quarter of the run, at most 1,000.")
+    ] = None,
+    keep_checkpoints: Annotated[
+        int, FOLDER(help="How many of the newest checkpoints stay; with --validate, the best one besides.")
+    ] = 2,
+    background_checkpoints: Annotated[
+        bool, FOLDER("--background-checkpoints", help="Write checkpoints while training goes on.")
+    ] = False,
+    validate: Annotated[
+        Path | None,
+        WATCHING(help="A mixture manifest of held-out packs: their losses while the run goes on.", metavar="MANIFEST"),
+    ] = None,
+    validate_every: Annotated[
+        int | None, WATCHING(help="Steps between validations. Default: with every checkpoint.")
+    ] = None,
+    validate_tokens: Annotated[int, WATCHING(help="Tokens to read of every held-out domain.")] = 50_000,
+    log: Annotated[
+        list[str] | None, WATCHING(help="Log to tensorboard, wandb or mlflow, too; may be given several times.")
+    ] = None,
+    update_ratio_every: Annotated[
+        int, WATCHING(help="Steps between measurements of how far one moves the weights. 0: none.")
+    ] = 50,
+    peak_flops: Annotated[
+        float | None,
+        WATCHING(help="FLOP/s of one device, for MFU, such as 989e12. Default: known for common GPUs."),
+    ] = None,
+    device: Annotated[str | None, HARDWARE(help="cpu, cuda or cuda:N. Default: a GPU if there is one.")] = None,
+    threads: Annotated[int | None, HARDWARE(help="CPU threads. Default: PyTorch's choice.")] = None,
+    compile_model: Annotated[bool, HARDWARE("--compile/--no-compile", help="Use torch.compile.")] = False,
+    accumulate: Annotated[int, HARDWARE(help="Parts that a step's batch is computed in, to save memory.")] = 1,
+    recompute_every: Annotated[
+        int, HARDWARE(help="Recompute every n-th layer in the backward pass; saves memory. 0: none.")
+    ] = 0,
+    parallel: Annotated[
+        str, HARDWARE(help=f"With torchrun, how the model is spread: {', '.join(get_args(Parallelism))}.")
+    ] = "ddp",
+    replicas: Annotated[
+        int, HARDWARE(help="Groups of ranks; each holds one copy of the weights, cut within the group.")
+    ] = 1,
 ) -> None:
     """Train a decoder on a mixture, report the loss of every domain, and write back the learned weights."""
     options = Options(

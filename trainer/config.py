@@ -138,7 +138,7 @@ def derive_config(options: Options, manifest: MixtureManifest) -> TrainConfig:
     Raises `ConfigError` that names the option, its value and what is possible.
     """
     if options.preset not in PRESETS:
-        raise ConfigError(f"--preset {options.preset} is unknown{nearest(options.preset, PRESETS)}.")
+        raise ConfigError(f"--preset {options.preset} is unknown{nearest(options.preset, PRESETS)}")
     preset = PRESETS[options.preset]
     batch_size = preset.batch_size if options.batch_size is None else options.batch_size
     sequence_length = preset.sequence_length if options.sequence_length is None else options.sequence_length
@@ -240,7 +240,7 @@ def _check_ranges(
 def _choice(option: str, value: str, choices: Any) -> Any:
     """Returns ``value`` if it is one of the literal type's; raises `ConfigError` naming the option otherwise."""
     if value not in get_args(choices):
-        raise ConfigError(f"{option} {value} is unknown{nearest(value, get_args(choices))}.")
+        raise ConfigError(f"{option} {value} is unknown{nearest(value, get_args(choices))}")
     return value
 
 

@@ -70,7 +70,7 @@ def build_mixture(
     for what, chosen in (("a curriculum", orders), ("a fixed weight", fixed)):
         for name in chosen:
             if name not in num_tokens:
-                raise ConfigError(f"{what} is given for '{name}', which is no domain{nearest(name, num_tokens)}.")
+                raise ConfigError(f"{what} is given for '{name}', which is no domain{nearest(name, num_tokens)}")
     for name, order in orders.items():
         check_order(name, order, by_domain[name])
     first = packs[0][1]

@@ -66,7 +66,7 @@ def given_weights(names: Sequence[str], weights: Mapping[str, float]) -> Floats:
     """
     for name in weights:
         if name not in names:
-            raise ConfigError(f"a weight is given for '{name}', which is no domain of the packs{nearest(name, names)}.")
+            raise ConfigError(f"a weight is given for '{name}', which is no domain of the packs{nearest(name, names)}")
     for name in names:
         if name not in weights:
             raise ConfigError(f"no weight is given for domain '{name}'; give one for each of {', '.join(names)}.")

@@ -74,7 +74,7 @@ def recipe_weights(
     the recipe says nothing about this corpus that a person did not decide, and it names both sides.
     """
     if name not in RECIPES:
-        raise ConfigError(f"unknown recipe '{name}'{nearest(name, RECIPES)}.")
+        raise ConfigError(f"unknown recipe '{name}'{nearest(name, RECIPES)}")
     recipe = RECIPES[name]
     part_of = _parts_by_domain(recipe, list(num_tokens), mapping or {})
     strangers = [domain for domain in num_tokens if domain not in part_of]
@@ -101,9 +101,9 @@ def _parts_by_domain(recipe: Recipe, domains: Sequence[str], mapping: Mapping[st
     names = [part.name for part in recipe.parts]
     for domain, part in mapping.items():
         if domain not in domains:
-            raise ConfigError(f"--map {domain}={part}: '{domain}' is no domain of the packs{nearest(domain, domains)}.")
+            raise ConfigError(f"--map {domain}={part}: '{domain}' is no domain of the packs{nearest(domain, domains)}")
         if part not in names:
-            raise ConfigError(f"--map {domain}={part}: recipe '{recipe.name}' has no '{part}'{nearest(part, names)}.")
+            raise ConfigError(f"--map {domain}={part}: recipe '{recipe.name}' has no '{part}'{nearest(part, names)}")
     found = {}
     for domain in domains:
         if domain in mapping:

@@ -77,7 +77,7 @@ def schedule_stages(
         for name in chosen or ():
             if name not in num_tokens:
                 raise ConfigError(
-                    f"stage '{stage.name}' names '{name}', which is no domain of the packs{nearest(name, num_tokens)}."
+                    f"stage '{stage.name}' names '{name}', which is no domain of the packs{nearest(name, num_tokens)}"
                 )
         drawn = {name: tokens for name, tokens in num_tokens.items() if chosen is None or name in chosen}
         policy = stage.policy
@@ -130,7 +130,7 @@ def caps_by_name(
     else:
         for name in max_epochs:
             if name not in names:
-                raise ConfigError(f"an epoch cap is given for '{name}', which is no domain{nearest(name, names)}.")
+                raise ConfigError(f"an epoch cap is given for '{name}', which is no domain{nearest(name, names)}")
         caps = {name: max_epochs.get(name, default) for name in names}
     for name, cap in caps.items():
         if cap is not None and not (cap > 0 and math.isfinite(cap)):

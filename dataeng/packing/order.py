@@ -33,7 +33,7 @@ def _column(shard: PackShard, name: str) -> npt.NDArray[np.float64]:
     try:
         schema = pl.read_parquet_schema(path)
         if name not in schema:
-            raise FormatError(f"{path} has no column '{name}' to order documents by{nearest(name, schema)}.")
+            raise FormatError(f"{path} has no column '{name}' to order documents by{nearest(name, schema)}")
         if not schema[name].is_numeric():
             raise FormatError(f"{path}: column '{name}' is {schema[name]}; a curriculum needs numbers.")
         column = pl.read_parquet(path, columns=[name])[name].cast(pl.Float64)

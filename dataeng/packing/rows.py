@@ -164,7 +164,7 @@ def checked_method(method: str) -> Method:
     for known in METHODS:
         if method == known:
             return known
-    raise ConfigError(f"packing '{method}' is unknown{nearest(method, METHODS)}.")
+    raise ConfigError(f"packing '{method}' is unknown{nearest(method, METHODS)}")
 
 
 def _total(lengths: Sequence[npt.NDArray[np.int32]]) -> int:

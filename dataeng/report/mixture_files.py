@@ -83,7 +83,7 @@ def _stage(file: YamlFile, stages: Sequence[Any], index: int) -> WantedStage:
         raise file.error(f"a stage is a mapping with the keys {', '.join(STAGE_KEYS)}.", stages, index)
     for key in node:
         if key not in STAGE_KEYS:
-            raise file.error(f"unknown key '{key}' of a stage{nearest(str(key), STAGE_KEYS)}.", node, key)
+            raise file.error(f"unknown key '{key}' of a stage{nearest(str(key), STAGE_KEYS)}", node, key)
     for key in ("name", "until"):
         if key not in node:
             raise file.error(f"stage {index + 1} has no '{key}'.", node)
@@ -115,7 +115,7 @@ def _domains(file: YamlFile, node: Any) -> tuple[str, ...] | None:
 def _policy(file: YamlFile, node: Any, stage: str) -> Policy:
     name = str(node["policy"])
     if name not in POLICIES:
-        raise file.error(f"stage '{stage}' has the policy '{name}'{nearest(name, POLICIES)}.", node, "policy")
+        raise file.error(f"stage '{stage}' has the policy '{name}'{nearest(name, POLICIES)}", node, "policy")
     takes = {"natural": (), "temperature": ("temperature", "alpha"), "unimax": ("max_epochs",)}[name]
     for key in ("temperature", "alpha", "max_epochs"):
         if key in node and key not in takes:

@@ -26,7 +26,7 @@ def parse_method(value: str) -> Method:
     for method in methods:
         if value == method:
             return method
-    raise ConfigError(f"--method {value} is unknown{nearest(value, methods)}.")
+    raise ConfigError(f"--method {value} is unknown{nearest(value, methods)}")
 
 
 def parse_targets(options: Sequence[str]) -> dict[str, float] | None:
@@ -64,7 +64,7 @@ def limits(caps: Mapping[str, float], num_tokens: Mapping[str, int], token_budge
     """Returns the largest weight of each capped domain: epochs · tokens / budget."""
     for name, cap in caps.items():
         if name not in num_tokens:
-            raise ConfigError(f"an epoch cap is given for '{name}', which is no domain{nearest(name, num_tokens)}.")
+            raise ConfigError(f"an epoch cap is given for '{name}', which is no domain{nearest(name, num_tokens)}")
         if not (cap > 0 and math.isfinite(cap)):
             raise ConfigError(f"the epoch cap of domain '{name}' is {cap:g}; expected a number above 0.")
     allowed = {name: cap * num_tokens[name] / token_budget for name, cap in caps.items()}

@@ -199,7 +199,7 @@ def parse_packing(value: str) -> Packing:
     for name in get_args(Packing):
         if value == name:
             return cast(Packing, name)
-    raise ConfigError(f"--packing {value} is unknown{nearest(value, get_args(Packing))}.")
+    raise ConfigError(f"--packing {value} is unknown{nearest(value, get_args(Packing))}")
 
 
 def parse_tokens(text: str) -> int:

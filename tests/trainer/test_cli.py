@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer.main
 from typer.testing import CliRunner
 
 from dataeng.formats.mixture import load_mixture, save_mixture
@@ -61,6 +62,15 @@ def test_held_out_losses_are_shown(mixture: Path) -> None:
     assert ["domain", "first", "loss", "last", "loss", "held-out", "weight", "share", "epochs"] in table
     assert [row[0] for row in table if len(row) == 7] == ["code", "prose", "tables"]
     assert "smallest held-out loss: " in stdout and "after step 4, the mean of the domains" in stdout
+
+
+def test_help_has_every_option_in_a_panel_and_explained() -> None:
+    train = typer.main.get_command(app).commands["train"]  # type: ignore[attr-defined]
+    options = {option.name: option for option in train.params}
+    assert len(options) >= 50
+    assert [name for name, option in options.items() if not (option.rich_help_panel and option.help)] == []
+    code, stdout, _ = invoke("--help")
+    assert code == 0 and "trainer train --help" in " ".join(stdout.split())
 
 
 @pytest.mark.parametrize(

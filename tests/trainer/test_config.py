@@ -55,7 +55,7 @@ def test_the_method_can_be_overridden(make_config: MakeConfig) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"preset": "tinny"}, "--preset tinny is unknown; did you mean 'tiny'"),
+        ({"preset": "tinny"}, r"--preset tinny is unknown; did you mean 'tiny'\?$"),
         ({"reweighting": "sow"}, "--reweighting sow is unknown"),
         ({"normalization": "batches"}, "did you mean 'batch'"),
         ({"steps": 0}, "--steps is 0; expected at least 1"),
@@ -70,6 +70,8 @@ def test_the_method_can_be_overridden(make_config: MakeConfig) -> None:
         ({"validate_every": 5}, "--validate-every needs --validate MANIFEST"),
         ({"validate": Path("held_out.json"), "validate_every": 0}, "--validate-every is 0"),
         ({"validate_tokens": 0}, "--validate-tokens is 0"),
+        ({"lora_alpha": 8.0}, "--lora-alpha and --lora-targets need --lora RANK"),
+        ({"lora_targets": "q_proj"}, "--lora-alpha and --lora-targets need --lora RANK"),
         ({"update_ratio_every": -1}, r"--update-ratio-every is -1; expected 0 \(never\) or more"),
         ({"peak_flops": 0.0}, "--peak-flops is 0; expected a number above 0"),
     ],

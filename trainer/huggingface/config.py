@@ -86,7 +86,7 @@ def from_huggingface(values: dict[str, Any], path: Path) -> ModelConfig:
     kind = str(values.get("model_type"))
     if kind not in ARCHITECTURES:
         raise ConfigError(
-            f"{path} is of a '{kind}' model, which this trainer cannot compute{nearest('', ARCHITECTURES)}."
+            f"{path} is of a '{kind}' model, which this trainer cannot compute{nearest('', ARCHITECTURES)}"
         )
     missing = [name for name in NEEDED if not isinstance(values.get(name), int)]
     if missing:
@@ -127,7 +127,7 @@ def _rope(values: dict[str, Any], path: Path) -> tuple[float, RopeScaling | None
     if kind == "default":
         return theta, None
     if kind not in get_args(RopeKind):
-        raise ConfigError(f"{path} has rope type '{kind}'{nearest(str(kind), get_args(RopeKind))}.")
+        raise ConfigError(f"{path} has rope type '{kind}'{nearest(str(kind), get_args(RopeKind))}")
     found = {ours: rope[theirs] for theirs, ours in ROPE_FIELDS.items() if rope.get(theirs) is not None}
     if kind in ("llama3", "yarn"):
         found.setdefault("original_max_positions", values["max_position_embeddings"])

@@ -81,7 +81,7 @@ def export_checkpoint(
     for a damaged checkpoint; ``to`` then has no ``config.json``.
     """
     if dtype not in DTYPES:
-        raise ConfigError(f"--dtype {dtype} is unknown{nearest(dtype, DTYPES)}.")
+        raise ConfigError(f"--dtype {dtype} is unknown{nearest(dtype, DTYPES)}")
     if to.exists() and any(to.iterdir()):
         raise ConfigError(f"--to {to} is not empty; name a new folder.")
     source = open_checkpoint(checkpoint)

@@ -57,6 +57,8 @@ def derive_model(options: Options, preset: Preset, manifest: MixtureManifest, se
 def derive_lora(options: Options) -> LoraConfig | None:
     """Returns the adapters asked for, or None. Raises `ConfigError`."""
     if options.lora is None:
+        if options.lora_alpha is not None or options.lora_targets != Options.lora_targets:
+            raise ConfigError("--lora-alpha and --lora-targets need --lora RANK.")
         return None
     if options.init_from is None:
         raise ConfigError("--lora trains beside frozen weights; say with --init-from whose.")
@@ -68,5 +70,5 @@ def derive_lora(options: Options) -> LoraConfig | None:
     targets = tuple(name.strip() for name in options.lora_targets.split(","))
     for name in targets:
         if name not in MATRICES:
-            raise ConfigError(f"--lora-targets: there is no matrix '{name}'{nearest(name, MATRICES)}.")
+            raise ConfigError(f"--lora-targets: there is no matrix '{name}'{nearest(name, MATRICES)}")
     return LoraConfig(rank=options.lora, alpha=alpha, targets=targets)

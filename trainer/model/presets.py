@@ -61,7 +61,7 @@ def parse_rope_scaling(text: str | None, pretrained: int | None, length: int) ->
     except ValueError:
         factor = math.nan
     if kind not in get_args(RopeKind):
-        raise ConfigError(f"--rope-scaling {text}: '{kind}' is unknown{nearest(kind, get_args(RopeKind))}.")
+        raise ConfigError(f"--rope-scaling {text}: '{kind}' is unknown{nearest(kind, get_args(RopeKind))}")
     if not (math.isfinite(factor) and factor >= 1):
         raise ConfigError(f"--rope-scaling {text}: expected {kind}:FACTOR with a factor of at least 1.")
     original = max(1, math.floor(length / factor)) if pretrained is None else pretrained

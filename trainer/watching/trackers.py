@@ -128,7 +128,7 @@ class TrackedWatcher:
     ) -> None:
         for name in names:
             if name not in TRACKERS:
-                raise ConfigError(f"--log {name} is unknown{nearest(name, TRACKERS)}.")
+                raise ConfigError(f"--log {name} is unknown{nearest(name, TRACKERS)}")
         self.watcher, self.every, self.num_steps = watcher, every, 0
         self.names, self.out, self.config = list(dict.fromkeys(names)), out, config
         self.trackers: list[TensorBoard | WeightsAndBiases | MLflow] = []

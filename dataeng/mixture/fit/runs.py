@@ -34,7 +34,7 @@ class ProxyRuns:
         """Returns the same runs with these losses alone; raises `ConfigError` for an unknown one."""
         for target in targets:
             if target not in self.targets:
-                raise ConfigError(f"there is no loss '{target}' in the runs{nearest(target, self.targets)}.")
+                raise ConfigError(f"there is no loss '{target}' in the runs{nearest(target, self.targets)}")
         columns = [self.targets.index(target) for target in targets]
         return ProxyRuns(self.domains, tuple(targets), self.weights, self.losses[:, columns])
 

@@ -30,7 +30,7 @@ def hand_over(
     Raises `ConfigError` for an unknown trainer, a missing ``root``, and an export that is another one.
     """
     if trainer not in EXPORT_FORMATS:
-        raise ConfigError(f"unknown trainer '{trainer}'{nearest(trainer, EXPORT_FORMATS)}.")
+        raise ConfigError(f"unknown trainer '{trainer}'{nearest(trainer, EXPORT_FORMATS)}")
     made = blend(manifest, manifest_path, token_budget, sequence_length, batch_size)
     export_format = EXPORT_FORMATS[trainer]
     if root is not None and export_format is None:
