@@ -87,6 +87,8 @@ def open_ranks(config: TrainConfig) -> Iterator[Ranks]:
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1 or "RANK" not in os.environ:
+        if config.replicas != 1:
+            raise ConfigError(f"--replicas {config.replicas}: there is one process; torchrun starts several.")
         yield Ranks(choose_device(config.device))
         return
     rank, local_rank = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))

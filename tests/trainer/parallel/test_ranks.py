@@ -237,6 +237,12 @@ def test_an_error_does_not_wait_for_other_ranks_gpus(
     assert len(left) == destroyed
 
 
+def test_one_process_has_no_replicas(make_config: MakeConfig) -> None:
+    message = "--replicas 2: there is one process; torchrun starts several"
+    with pytest.raises(ConfigError, match=message), open_ranks(make_config(replicas=2, parallel="zero3")):
+        pass
+
+
 def test_ranks_that_differ_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     ranks = Ranks(torch.device("cpu"), 0, 2)
     other = [1.0, 2.0]
