@@ -17,6 +17,7 @@ from dataeng.cli_packs import packs_app, remove, trace
 from dataeng.cli_rows import packing
 from dataeng.cli_tokenizer import train_tokenizer
 from dataeng.errors import DataengError
+from dataeng.interruption import interrupts_kept
 
 
 class _Commands(TyperGroup):
@@ -24,7 +25,8 @@ class _Commands(TyperGroup):
 
     def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
         try:
-            return super().invoke(ctx)
+            with interrupts_kept():
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             sys.stderr.write("stopped. What was finished is kept: run the same command again to go on.\n")
             sys.exit(130)
