@@ -19,8 +19,8 @@ from dataeng.formats.reweighting import Method, Reweighting
 from dataeng.packing.rows import Method as Packing
 from dataeng.packing.rows import checked_method
 from trainer.huggingface.config import fingerprint
-from trainer.model.options import derive_lora, derive_model
 from trainer.model.presets import PRESETS, LoraConfig, ModelConfig
+from trainer.model_options import derive_lora, derive_model
 from trainer.options import Options
 
 Normalization = Literal["planned", "batch"]
@@ -59,7 +59,7 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """How domain weights enter the loss (see `trainer.steering.loss`)."""
+    """How domain weights enter the loss (see `trainer.loss`)."""
 
     normalization: Normalization = "planned"
     max_multiplier: float = 4.0

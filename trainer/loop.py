@@ -17,12 +17,12 @@ from dataeng.errors import DataengError
 from dataeng.formats.mixture import MixtureManifest
 from dataeng.packing import prepare
 from trainer.config import TrainConfig
-from trainer.parallel.device import reproducible
+from trainer.description import announce, describe
+from trainer.device import reproducible
 from trainer.parallel.ranks import open_ranks
 from trainer.recovery.session import StopRequest, held
 from trainer.run import RollBack, Run
 from trainer.steering.learned import save_learned_mixture
-from trainer.watching.description import announce, describe
 from trainer.watching.metrics import DomainSummary
 from trainer.watching.progress import SilentWatcher, Watcher
 

@@ -18,7 +18,8 @@ from trainer.data.presence import presences
 from trainer.data.rows import MixtureRows
 from trainer.evaluation.validation import open_validation
 from trainer.identity import identity
-from trainer.model.initial import initial_model
+from trainer.initial import initial_model
+from trainer.loss import Objective
 from trainer.optimizer.optimizers import build_optimizer
 from trainer.optimizer.schedule import batch_size_at, learning_rate_factor, total_rows
 from trainer.parallel.ranks import Ranks, environment
@@ -38,7 +39,6 @@ from trainer.recovery.incidents import Incidents
 from trainer.recovery.session import StopRequest
 from trainer.recovery.spikes import Spike, SpikeDetector
 from trainer.steering.feedback import Feedback
-from trainer.steering.loss import Objective
 from trainer.step import Forward, Sums, accumulate, label_counts
 from trainer.watching.meter import StepMeter
 from trainer.watching.metrics import DomainRecord, MetricsWriter, StepRecord

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from trainer.config import TrainConfig
 from trainer.data.loader import Batch
+from trainer.device import OnItsWay, autocast, to_device
+from trainer.loss import Objective, domain_sums, row_sums
 from trainer.model.cross_entropy import (
     IGNORED,
     default_chunk_tokens,
@@ -26,9 +28,7 @@ from trainer.model.cross_entropy import (
     token_losses,
     weighted_token_losses,
 )
-from trainer.parallel.device import OnItsWay, autocast, to_device
 from trainer.parallel.spread import SpreadModel
-from trainer.steering.loss import Objective, domain_sums, row_sums
 
 Floats = npt.NDArray[np.float64]
 
@@ -57,7 +57,7 @@ class Sums:
         return float(self.losses.sum() / max(1.0, self.tokens.sum()))
 
     def weighted_loss(self, multipliers: Floats) -> float:
-        """Returns the loss that is trained on; see `trainer.steering.loss`."""
+        """Returns the loss that is trained on; see `trainer.loss`."""
         return float((multipliers * self.losses).sum() / max(1.0, self.tokens.sum()))
 
 

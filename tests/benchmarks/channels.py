@@ -35,8 +35,8 @@ import trainer.run
 import trainer.steering.feedback
 import trainer.step
 from tests.benchmarks.training_run import Clock, Measured, OurStep, take_turns, write_mixture
+from trainer.device import autocast
 from trainer.model.cross_entropy import IGNORED, default_chunk_tokens, weighted_token_losses
-from trainer.parallel.device import autocast
 
 #: What would not be there without domains: owner, name, and what to call it.
 PARTS: list[tuple[Any, str, str]] = [

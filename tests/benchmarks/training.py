@@ -35,8 +35,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.benchmarks.training_run import Clock, Measured, OurStep, Side, take_turns, write_mixture
+from trainer.device import autocast
 from trainer.model.presets import ModelConfig
-from trainer.parallel.device import autocast
 from trainer.watching.flops import flops_per_position
 from trainer.watching.flops import peak_flops as known_peak
 

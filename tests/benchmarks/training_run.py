@@ -16,8 +16,8 @@ import torch
 
 from tests.benchmarks.loader import document_lengths, write_pack
 from trainer.config import TrainConfig, derive_config
+from trainer.device import choose_device
 from trainer.options import Options
-from trainer.parallel.device import choose_device
 
 
 def write_mixture(folder: Path, num_domains: int, num_tokens: int, vocab_size: int, data: Path | None) -> Path:

@@ -28,9 +28,9 @@ from dataeng.formats.atomic import sha256_file
 from dataeng.formats.mixture import Domain, load_mixture, save_mixture
 from trainer.config import TrainConfig
 from trainer.data.rows import MixtureRows
+from trainer.device import OnItsWay
 from trainer.loop import TrainingReport, train
 from trainer.model.attention import Documents
-from trainer.parallel.device import OnItsWay
 from trainer.parallel.ranks import Ranks
 from trainer.recovery.session import held
 from trainer.run import Run

@@ -13,12 +13,12 @@ import torch.nn.functional as F
 import trainer.step
 from trainer.config import TrainConfig
 from trainer.data.loader import Batch
+from trainer.initial import initial_model
+from trainer.loss import Objective
 from trainer.model.attention import Documents
 from trainer.model.decoder import Decoder
-from trainer.model.initial import initial_model
 from trainer.parallel.ranks import Ranks
 from trainer.parallel.spread import SpreadModel
-from trainer.steering.loss import Objective
 from trainer.step import Forward, Sums, accumulate, label_counts, parts_of
 
 MakeConfig = Callable[..., TrainConfig]

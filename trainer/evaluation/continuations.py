@@ -15,9 +15,9 @@ import torch
 
 from dataeng.errors import ConfigError
 from trainer.data.rows import MixtureRows
+from trainer.device import autocast
 from trainer.evaluation.held_out import chosen_rows
 from trainer.model.decoder import Decoder
-from trainer.parallel.device import autocast
 
 
 @dataclass(frozen=True, kw_only=True)

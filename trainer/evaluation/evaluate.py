@@ -10,10 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from dataeng.formats.mixture import load_mixture
+from trainer.device import choose_device
 from trainer.evaluation.continuations import ContinuationScore, score_continuations
 from trainer.evaluation.held_out import DomainChange, DomainScore, compare, held_out_rows, load_model, score
 from trainer.huggingface.tokenizer_files import tokenizer_of
-from trainer.parallel.device import choose_device
 
 VERDICT_STYLES = {"learned": "green", "forgot": "red", "same": ""}
 

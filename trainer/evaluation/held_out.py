@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from dataeng.errors import ConfigError
 from dataeng.formats.mixture import MixtureManifest
 from trainer.data.rows import MixtureRows
+from trainer.device import autocast
 from trainer.huggingface.config import CONFIG_NAME, read_model_config
 from trainer.huggingface.export import model_of, open_checkpoint
 from trainer.huggingface.tokenizer_files import check_same_tokenizer
@@ -28,7 +29,6 @@ from trainer.huggingface.weights import load_weights
 from trainer.model.attention import documents_of
 from trainer.model.cross_entropy import token_losses
 from trainer.model.decoder import Decoder
-from trainer.parallel.device import autocast
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

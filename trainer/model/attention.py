@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from trainer.parallel.device import to_device
+from trainer.device import to_device
 
 #: The number of documents is rounded up to a multiple of this with documents of length 0 at the end, so that a compiled
 #: model meets few different shapes.

@@ -1,1 +1,1 @@
-"""Devices and ranks, and a model spread over them."""
+"""Ranks, and a model spread over them."""

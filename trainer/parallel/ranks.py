@@ -20,7 +20,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from dataeng.errors import ConfigError, DataengError
 from trainer.config import TrainConfig
-from trainer.parallel.device import choose_device
+from trainer.device import choose_device
 
 Floats = npt.NDArray[np.float64]
 

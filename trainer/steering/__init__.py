@@ -1,1 +1,1 @@
-"""How losses of domains become weights, and weights the objective and the shares of rows."""
+"""How losses of domains become weights, and weights multipliers and shares of rows."""

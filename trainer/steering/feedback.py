@@ -15,8 +15,8 @@ from trainer.config import TrainConfig
 from trainer.data.loader import Loader
 from trainer.data.rows import MixtureRows
 from trainer.data.sampler import SampledStage
+from trainer.loss import loss_multipliers
 from trainer.optimizer.schedule import is_decaying
-from trainer.steering.loss import loss_multipliers
 from trainer.step import Sums
 
 Floats = npt.NDArray[np.float64]

@@ -25,10 +25,10 @@ from trainer.huggingface.config import read_model_config
 from trainer.huggingface.export import export_checkpoint
 from trainer.huggingface.tokenizer_files import check_same_tokenizer
 from trainer.huggingface.weights import load_weights
+from trainer.initial import initial_model
 from trainer.loop import train
 from trainer.model.attention import Documents
 from trainer.model.decoder import Decoder
-from trainer.model.initial import initial_model
 from trainer.recovery.checkpoint import load_model_tensors
 from trainer.watching.progress import Watcher
 

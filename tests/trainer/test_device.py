@@ -9,7 +9,7 @@ import torch
 
 from dataeng.errors import ConfigError
 from trainer.config import TrainConfig
-from trainer.parallel.device import autocast, choose_device, reproducible, to_device
+from trainer.device import autocast, choose_device, reproducible, to_device
 
 MakeConfig = Callable[..., TrainConfig]
 

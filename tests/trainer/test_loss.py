@@ -10,7 +10,7 @@ import torch
 
 from dataeng.mixture.policies import capped_shares
 from trainer.data.sampler import MixtureSampler, SampledDomain, SampledStage
-from trainer.steering.loss import Objective, domain_sums, loss_multipliers, row_sums
+from trainer.loss import Objective, domain_sums, loss_multipliers, row_sums
 
 
 def weighted(losses: torch.Tensor, domains: torch.Tensor, multipliers: np.ndarray) -> torch.Tensor:

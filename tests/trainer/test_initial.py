@@ -11,10 +11,10 @@ from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from trainer.config import TrainConfig
+from trainer.initial import initial_model
 from trainer.model import attention
 from trainer.model.attention import Documents
 from trainer.model.decoder import Decoder
-from trainer.model.initial import initial_model
 
 MakeConfig = Callable[..., TrainConfig]
 
