@@ -222,3 +222,19 @@ def test_stages_are_the_only_stage_classes_of_the_package() -> None:
     ours = {cls for cls in below(Stage) if cls.__module__.startswith("dataeng.")} - contracts
     ours = {cls for cls in ours if cls.__name__ not in FOLLOWERS}
     assert {f"{cls.__module__}:{cls.__name__}" for cls in ours} == set(STAGES.values())
+
+
+def test_no_two_rooms_of_the_trainer_import_each_other() -> None:
+    """A room is a folder, or a module beside them."""
+
+    def room(parts: tuple[str, ...]) -> str:
+        return parts[1].removesuffix(".py")
+
+    imports = set()
+    for path in (ROOT / "trainer").rglob("*.py"):
+        here = room(path.relative_to(ROOT).parts)
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("trainer."):
+                imports.add((here, room(tuple(str(node.module).split(".")))))
+    assert ("run", "recovery") in imports
+    assert sorted(pair for pair in imports if pair[0] < pair[1] and pair[::-1] in imports) == []
