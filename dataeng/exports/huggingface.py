@@ -127,5 +127,5 @@ def point_at(job: Job) -> list[str]:
     ]
     if len(weights) > 1:
         listed = ", ".join(f"{weight:.6g}" for weight in weights.values())
-        lines.append(f"dataset = interleave_datasets(parts, probabilities=[{listed}])")
+        lines.append(f"dataset = interleave_datasets(parts, probabilities=[{listed}], seed=42)")
     return lines
