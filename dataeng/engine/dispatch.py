@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -14,6 +14,8 @@ from dataeng.engine.records import TaskRecord
 from dataeng.engine.task import TaskSpec, pack_task, run_packed_task
 
 MAX_ATTEMPTS = 3
+#: How often to look whether there still is anybody to run what is waited for.
+WATCH_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
@@ -25,11 +27,12 @@ class Failure:
 
 
 def run_all(
-    specs: Sequence[TaskSpec], pool: Pool, done: Callable[[TaskRecord], None]
+    specs: Sequence[TaskSpec], pool: Pool, done: Callable[[TaskRecord], None], say: Callable[[str], None]
 ) -> tuple[list[TaskRecord], list[Failure]]:
     """Runs every task; a failing one does not stop the others.
 
-    A task whose worker died runs again, alone, up to `MAX_ATTEMPTS` times in all.
+    A task whose worker died runs again, alone, up to `MAX_ATTEMPTS` times in all. ``done`` is told every task that
+    succeeded, ``say`` what else a person should know.
     """
     waiting = deque(specs)
     running: dict[Future[TaskRecord | str], TaskSpec] = {}
@@ -52,8 +55,7 @@ def run_all(
             except BrokenProcessPool:
                 suspects.append(spec)
                 break
-        finished, _ = wait(running, return_when=FIRST_COMPLETED) if running else (set(), set())
-        for future in finished:
+        for future in _first_finished(running, pool, say):
             spec = running.pop(future)
             try:
                 finish(spec, future.result())
@@ -68,9 +70,24 @@ def run_all(
                 running.clear()
                 pool.replace_broken()
             for spec in suspects:
-                finish(spec, _run_alone(spec, pool))
+                finish(spec, _run_alone(spec, pool, say))
     records.sort(key=lambda record: record.index)
     return records, failures
+
+
+def _first_finished(
+    running: Collection[Future[TaskRecord | str]], pool: Pool, say: Callable[[str], None]
+) -> set[Future[TaskRecord | str]]:
+    """Returns those that have finished, as soon as one has; says so if nobody is left to finish any."""
+    looks = 0
+    while True:
+        finished, _ = wait(running, WATCH_SECONDS, FIRST_COMPLETED)
+        if finished or not running:
+            return finished
+        looks = looks + 1 if pool.lacks_workers() else 0
+        if looks == 2:  # for as long, workers that died may be on their way again
+            what = "starting others" if pool.start_workers() else "waiting for one; Ctrl-C ends the run"
+            say(f"no worker is left on the Dask cluster ({pool.scheduler}): {what}")
 
 
 def _worker_died(error: BaseException) -> bool:
@@ -86,7 +103,7 @@ def _unexpected(error: BaseException) -> str:
     return f"{type(error).__name__}: {error} ({' '.join(line.strip() for line in where)})"
 
 
-def _run_alone(spec: TaskSpec, pool: Pool) -> TaskRecord | str:
+def _run_alone(spec: TaskSpec, pool: Pool, say: Callable[[str], None]) -> TaskRecord | str:
     """Runs a suspect by itself; its first death was with others, so it has `MAX_ATTEMPTS` - 1 tries left.
 
     Before a Dask cluster gives a task up it has tried it on several workers, so one more try is enough there.
@@ -94,8 +111,9 @@ def _run_alone(spec: TaskSpec, pool: Pool) -> TaskRecord | str:
     for _ in range(MAX_ATTEMPTS - 1 if pool.breaks_as_one else 1):
         with pool.alone() as executor:
             try:
-                outcome: TaskRecord | str = executor.submit(run_packed_task, *pack_task(spec)).result()
-                return outcome
+                future: Future[TaskRecord | str] = executor.submit(run_packed_task, *pack_task(spec))
+                _first_finished([future], pool, say)
+                return future.result()
             except Exception as error:
                 if not _worker_died(error):
                     return _unexpected(error)

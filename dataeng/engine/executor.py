@@ -67,6 +67,25 @@ class Pool:
         """Whether the death of one worker takes all running tasks with it."""
         return self.scheduler == "processes"
 
+    def lacks_workers(self) -> bool:
+        """Whether nobody is there to run a task: Dask then waits in silence for a worker, for ever if need be."""
+        if self._dask is None:
+            return False
+        try:
+            return not self._dask.nthreads()
+        except OSError:  # the scheduler cannot be reached just now, which Dask deals with
+            return False
+
+    def start_workers(self) -> bool:
+        """Starts as many workers again in a Dask cluster of our own; returns False where it is somebody else's.
+
+        Dask itself starts a worker that died again, but not one that died before its nanny had heard from it.
+        """
+        if self._cluster is None:
+            return False
+        self._cluster.scale(len(self._cluster.worker_spec) + self.workers)
+        return True
+
     def replace_broken(self) -> None:
         """Forgets the shared executor; the next call of `shared` starts a new one."""
         if self._shared is not None and self._dask is None:

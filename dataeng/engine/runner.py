@@ -164,7 +164,7 @@ class _Runner:
         empty = [self._empty_record(phase, index) for index in state.todo if self._is_empty(phase, index)]
         skipped = {record.index for record in empty}
         specs = [self._spec(phase, index) for index in state.todo if index not in skipped]
-        records, failures = run_all(specs, self.pool, self.progress.task_done)
+        records, failures = run_all(specs, self.pool, self.progress.task_done, self.progress.message)
         records += empty
         self.result.tasks_run += len(records)
         if failures:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,20 +12,33 @@ from pathlib import Path
 import pytest
 
 import dataeng
-from dataeng.engine import executor
+from dataeng.engine import dispatch, executor
 from dataeng.engine.executor import InlineExecutor, Pool, check_scheduler
 from dataeng.engine.reuse import inspect_plan
+from dataeng.engine.runner import run_plan
 from dataeng.errors import ConfigError, TaskError
 
 from .conftest import Listener, Toy
 
+#: Dask does not start a worker again that died before its nanny had heard from it: on a busy machine all may be gone.
+#: Others are started then, as whoever runs a cluster would.
 CLUSTER = """
-import sys, time
+import sys, threading
 from distributed import LocalCluster
+def keep_workers(cluster, ended):
+    missing = 0
+    while not ended.wait(10):
+        missing = 0 if cluster.scheduler.workers else missing + 1
+        if missing == 4:
+            cluster.scale(len(cluster.worker_spec) + 2)
+            missing = 0
 if __name__ == "__main__":
     cluster = LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None)
     print(cluster.scheduler_address, flush=True)
+    ended = threading.Event()
+    threading.Thread(target=keep_workers, args=(cluster, ended), daemon=True).start()
     sys.stdin.read()
+    ended.set()
     cluster.close()
 """
 
@@ -151,6 +165,34 @@ def test_a_task_whose_worker_died_once_succeeds_when_tried_again(
     finally:
         sys.path[:] = before
         sys.modules.pop("toy", None)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_cluster_without_workers_is_spoken_of_and_waited_for(
+    toy: Toy, expected: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, own: bool
+) -> None:
+    """It gets a worker, from us if it is ours, only when somebody was told."""
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr(dispatch, "WATCH_SECONDS", 0.2)
+    options = {"threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": None}
+    with distributed.LocalCluster(n_workers=0, **options) as cluster:
+        if own:
+            monkeypatch.setattr(distributed, "LocalCluster", lambda **_: cluster)
+        pool = Pool("dask" if own else cluster.scheduler_address, 1)
+
+        class Told(Listener):
+            def message(self, text: str) -> None:
+                super().message(text)
+                if not own:
+                    cluster.scale(1)
+
+        try:
+            run_plan(toy.plan(), toy.run_dir, pool, told := Told(), import_path=(str(toy.folder),))
+        finally:
+            pool.close()
+    assert toy.results() == expected
+    (message,) = told.messages
+    assert re.fullmatch(r"no worker is left on the Dask cluster \((dask|tcp://.*)\): (starting|waiting).*", message)
 
 
 def test_several_killers_are_all_named(toy: Toy) -> None:
