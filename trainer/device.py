@@ -14,7 +14,11 @@ from trainer.config import TrainConfig
 
 
 def choose_device(name: str | None) -> torch.device:
-    """Returns the device asked for; without a wish, the GPU if there is one. Raises `ConfigError`."""
+    """Returns the device asked for; without a wish, the GPU if there is one. Raises `ConfigError`.
+
+    A GPU that is asked for by its number becomes the current one: a library that forgets to say which one it means
+    would otherwise open the first, too, and take some hundred MB of what others may need there.
+    """
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -25,6 +29,8 @@ def choose_device(name: str | None) -> torch.device:
         raise ConfigError(f"--device {name} is not supported; use cpu, cuda or cuda:N.")
     if device.type == "cuda" and not (torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()):
         raise ConfigError(f"--device {name}: this machine has {torch.cuda.device_count()} usable GPUs.")
+    if device.index is not None and device.type == "cuda":
+        torch.cuda.set_device(device)
     return device
 
 

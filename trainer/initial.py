@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from torch import Tensor, nn
 
 from trainer.config import TrainConfig
 from trainer.huggingface.weights import load_weights
@@ -26,8 +29,22 @@ def initial_model(config: TrainConfig) -> Decoder:
     if config.lora is not None:
         add_lora(model, config.lora, config.seed)
     if config.compile:
-        # Layers alone: all have the same code, so that one is compiled for all of them, in a fraction of the time that
-        # the whole model takes; between them is little to gain.
-        for layer in model.layers:
-            layer.compile()
+        compile_layers(model)
     return model
+
+
+def compile_layers(model: Decoder) -> None:
+    """Has every layer compiled once it is called.
+
+    Layers alone: all have the same code, so that one is compiled for all of them, in a fraction of the time that the
+    whole model takes; between them is little to gain.
+    """
+    for layer in model.layers:
+        layer.compile()
+    if not model.embed_tokens.weight.requires_grad:  # LoRA: the first layer would be compiled by itself
+        model.embed_tokens.register_forward_hook(_as_between_layers)
+
+
+def _as_between_layers(module: nn.Module, inputs: Any, embedded: Tensor) -> Tensor:
+    """Lets what goes into the first layer have a gradient, as what goes into all others has."""
+    return embedded.requires_grad_(torch.is_grad_enabled())

@@ -15,14 +15,31 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
+from torch.nn.attention.varlen import varlen_attn
 
 from trainer.device import to_device
+
+
+def varlen_options(function: Callable[..., Any]) -> tuple[dict[str, Any], bool]:
+    """Returns what PyTorch's function takes for causal attention, and whether it takes fewer key/value heads.
+
+    2.10 says ``is_causal``, later ones ``window_size``; ``enable_gqa`` came after 2.11.
+    """
+    parameters = inspect.signature(function).parameters
+    # A list instead of a tuple would silently not be causal.
+    causal: dict[str, Any] = {"window_size": (-1, 0)} if "window_size" in parameters else {"is_causal": True}
+    return causal, "enable_gqa" in parameters
+
+
+#: Found out here: compiled code could not look at a function's parameters.
+CAUSAL, TAKES_GROUPS = varlen_options(varlen_attn)
+#: What flash attention wants: Ampere or newer, and heads of a multiple of 8 numbers, of no more than 256.
+VARLEN_CAPABILITY, HEAD_MULTIPLE, LARGEST_HEAD = (8, 0), 8, 256
 
 #: The number of documents is rounded up to a multiple of this with documents of length 0 at the end, so that a compiled
 #: model meets few different shapes.
@@ -80,7 +97,7 @@ def found_documents(index_bt: Tensor, device: torch.device) -> Documents:
     if device.type != "cuda":
         return Documents(index_bt.cpu())
     index_bt = index_bt.cpu().contiguous().pin_memory()
-    if varlen_attention() is None:
+    if torch.cuda.get_device_capability(device) < VARLEN_CAPABILITY:
         return Documents(index_bt)
     found = with_boundaries(Documents(index_bt))
     assert found.boundaries is not None
@@ -108,19 +125,6 @@ def _begins(index_bt: Tensor) -> Tensor:
     return begins
 
 
-@lru_cache
-def varlen_attention() -> tuple[Callable[..., Any], bool] | None:
-    """Returns PyTorch's varlen attention and whether it takes fewer key/value heads; None where there is none.
-
-    It came with PyTorch 2.10, as CUDA only; ``enable_gqa`` came later.
-    """
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:
-        return None
-    return varlen_attn, "enable_gqa" in inspect.signature(varlen_attn).parameters
-
-
 def attend(q_bhte: Tensor, k_bkte: Tensor, v_bkte: Tensor, documents: Documents | None, mask: Tensor | None) -> Tensor:
     """Returns softmax(q kᵀ / √E) v, [B, H, T, E], each position over its own document up to itself.
 
@@ -135,9 +139,10 @@ def attend(q_bhte: Tensor, k_bkte: Tensor, v_bkte: Tensor, documents: Documents 
     return F.scaled_dot_product_attention(q_bhte, k_bkte, v_bkte, attn_mask=mask, enable_gqa=not q_bhte.is_cuda)
 
 
-def uses_varlen(documents: Documents, dtype: torch.dtype) -> bool:
+def uses_varlen(documents: Documents, dtype: torch.dtype, head_dim: int) -> bool:
     """Whether attention over these documents, with queries of this dtype, goes through the flash kernel."""
-    return documents.boundaries is not None and dtype in (torch.bfloat16, torch.float16)
+    fits = head_dim % HEAD_MULTIPLE == 0 and head_dim <= LARGEST_HEAD
+    return documents.boundaries is not None and dtype in (torch.bfloat16, torch.float16) and fits
 
 
 def _repeated(x_bkte: Tensor, num_heads: int) -> Tensor:
@@ -146,17 +151,15 @@ def _repeated(x_bkte: Tensor, num_heads: int) -> Tensor:
 
 def _varlen(q_bhte: Tensor, k_bkte: Tensor, v_bkte: Tensor, documents: Documents) -> Tensor:
     """Attention over documents end to end: [B, H, T, E] → [B · T, H, E] and back."""
-    found = varlen_attention()
-    assert found is not None and documents.boundaries is not None
-    function, takes_groups = found
+    assert documents.boundaries is not None
     batch, num_heads, length, size = q_bhte.shape
-    options: dict[str, Any] = {"window_size": (-1, 0)}  # causal; a list instead of a tuple would silently not be
+    options = CAUSAL
     if k_bkte.shape[1] != num_heads:
-        if takes_groups:
-            options["enable_gqa"] = True
+        if TAKES_GROUPS:
+            options = {**CAUSAL, "enable_gqa": True}
         else:
             k_bkte, v_bkte = _repeated(k_bkte, num_heads), _repeated(v_bkte, num_heads)
     q, k, v = (x.transpose(1, 2).reshape(batch * length, -1, size) for x in (q_bhte, k_bkte, v_bkte))
     bounds, longest = documents.boundaries, documents.max_length
-    out: Tensor = function(q, k, v, bounds, bounds, longest, longest, **options)
+    out: Tensor = varlen_attn(q, k, v, bounds, bounds, longest, longest, **options)
     return out.view(batch, length, num_heads, size).transpose(1, 2)

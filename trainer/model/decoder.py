@@ -118,7 +118,8 @@ class Decoder(nn.Module):
             positions, mask = torch.arange(length, device=tokens_bt.device)[None], None
         else:
             positions = documents.positions()
-            mask = None if uses_varlen(documents, _compute_dtype(x_btd)) else documents.mask()
+            varlen = uses_varlen(documents, _compute_dtype(x_btd), self.config.head_dim)
+            mask = None if varlen else documents.mask()
         rotary = rotary_tables(self.config, positions, length)
         recompute = self.recompute_every if torch.is_grad_enabled() else 0
         for i, layer in enumerate(self.layers):
