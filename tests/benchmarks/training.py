@@ -18,6 +18,7 @@ product of two matrices of 1,024 × 1,024 reaches, measured between the steps. T
 from __future__ import annotations
 
 import argparse
+import gc
 import multiprocessing
 import os
 import statistics
@@ -159,8 +160,21 @@ def peak_flops(device: torch.device, given: float | None) -> float | None:
     return known
 
 
+def forget(device: torch.device) -> None:
+    """Lets go what the preset before has left.
+
+    All presets' layers are one piece of code: of so many shapes PyTorch would soon make one graph for all, slower, and
+    beyond its limit of graphs no more at all.
+    """
+    torch.compiler.reset()
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
 def measure(preset: str, arguments: argparse.Namespace) -> dict[str, float]:
     device = torch.device(arguments.device)
+    forget(device)
     with tempfile.TemporaryDirectory() as folder:
         mixture = write_mixture(Path(folder), 4, arguments.tokens, arguments.vocabulary, arguments.data)
         options = {

@@ -25,6 +25,16 @@ def test_what_is_not_there_is_refused(name: str) -> None:
         choose_device(name)
 
 
+def test_a_gpu_asked_for_by_number_becomes_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    current: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    assert choose_device("cuda").index is None
+    assert choose_device("cuda:1") == torch.device("cuda:1")
+    assert current == [torch.device("cuda:1")]
+
+
 def test_reproducible_on_the_cpu_and_restored_after_an_error(make_config: MakeConfig) -> None:
     before = (torch.are_deterministic_algorithms_enabled(), torch.get_num_threads())
     with pytest.raises(ZeroDivisionError), reproducible(make_config(threads=1), torch.device("cpu")):

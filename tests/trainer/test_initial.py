@@ -90,7 +90,7 @@ def test_attention_for_gpus_is_compiled_once_for_any_documents(
 
 
 @pytest.mark.parametrize("compiler", ["eager"], indirect=True)
-def test_training_validation_and_other_batches_stay_below_the_limit_of_graphs(
+def test_batches_of_any_size_stay_below_the_limit_of_graphs(
     compiler: CompileCounterWithBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With frozen embeddings (LoRA) as well: beyond PyTorch's limit it would go on without compiling."""
@@ -103,15 +103,8 @@ def test_training_validation_and_other_batches_stay_below_the_limit_of_graphs(
     model.initialize(0)
     model.embed_tokens.weight.requires_grad_(False)
     compile_layers(model)
-    for num_rows, training, lengths in (
-        (8, False, (32,)), (4, True, (32,)), (4, True, (5, 9)), (4, True, (1, 2)), (2, True, (16,)), (3, True, (4,)),
-        (8, False, (1, 1, 2)), (1, True, (7,)), (6, True, (2,)),
-    ):  # fmt: skip
-        index = layout(*lengths)[:1].expand(num_rows, -1)
-        documents = attention.with_boundaries(Documents(index))
-        model.train(training)
-        with torch.set_grad_enabled(training), torch.autocast("cpu", dtype=torch.bfloat16):
-            hidden = model(torch.zeros(num_rows, 32, dtype=torch.int64), documents)
-            if training:
-                hidden.float().sum().backward()
-    assert compiler.frame_count <= 5 < torch._dynamo.config.recompile_limit
+    for num_rows, lengths in ((4, (32,)), (4, (5, 9)), (4, (1, 2)), (2, (16,)), (3, (4,)), (1, (7,)), (6, (2,))):
+        documents = attention.with_boundaries(Documents(layout(*lengths)[:1].expand(num_rows, -1)))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            model(torch.zeros(num_rows, 32, dtype=torch.int64), documents).float().sum().backward()
+    assert compiler.frame_count <= 4 < torch._dynamo.config.recompile_limit

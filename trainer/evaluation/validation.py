@@ -117,7 +117,10 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     was_training = model.training
     model.eval()
     try:
-        yield
+        # Layers compiled for batches of another size and for no gradients would take a minute that their speed does
+        # not win back, and from then on PyTorch would compile those of the training for any size of batch.
+        with torch.compiler.set_stance("force_eager"):
+            yield
     finally:
         model.train(was_training)
         for module in model.modules():

@@ -161,5 +161,6 @@ def _varlen(q_bhte: Tensor, k_bkte: Tensor, v_bkte: Tensor, documents: Documents
             k_bkte, v_bkte = _repeated(k_bkte, num_heads), _repeated(v_bkte, num_heads)
     q, k, v = (x.transpose(1, 2).reshape(batch * length, -1, size) for x in (q_bhte, k_bkte, v_bkte))
     bounds, longest = documents.boundaries, documents.max_length
-    out: Tensor = varlen_attn(q, k, v, bounds, bounds, longest, longest, **options)
+    out = varlen_attn(q, k, v, bounds, bounds, longest, longest, **options)
+    assert isinstance(out, Tensor), "a tuple comes only where it is asked for"
     return out.view(batch, length, num_heads, size).transpose(1, 2)

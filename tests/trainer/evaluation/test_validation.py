@@ -15,6 +15,7 @@ import polars as pl
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from dataeng.errors import ConfigError, FormatError
 from dataeng.formats.atomic import sha256_file
@@ -125,6 +126,18 @@ def test_the_model_trains_on_and_no_random_number_is_drawn(held_out: Path, mixtu
     model.eval()
     validation.run(model, 9)
     assert not model.training
+
+
+def test_compiled_layers_are_not_compiled_anew(held_out: Path, mixture: Path) -> None:
+    torch._dynamo.reset()
+    model, validation, compiler = tiny(), opened(held_out, mixture), CompileCounterWithBackend("eager")
+    expected = validation.run(model, 3)
+    model.layers[0].compile(backend=compiler)
+    for _ in range(2):
+        model(torch.zeros(2, 64, dtype=torch.int64)).sum().backward()
+        assert validation.run(model, 3) == expected
+    assert compiler.frame_count == 1
+    torch._dynamo.reset()
 
 
 def test_ranks_share_the_rows_and_call_equally_often(held_out: Path, mixture: Path) -> None:
