@@ -38,7 +38,8 @@ def choose_device(name: str | None) -> torch.device:
 def reproducible(config: TrainConfig, device: torch.device) -> Iterator[None]:
     """On the CPU: only deterministic kernels, so that a resumed run repeats an unbroken one bit for bit.
 
-    On a GPU: what little is multiplied in float32 (autocast leaves hardly any) may use TensorFloat-32.
+    On a GPU: what little is multiplied in float32 (autocast leaves hardly any) may use TensorFloat-32. Where layers are
+    compiled, DDP does not cut them into pieces of its buckets' sizes: gradients are sent between layers as it is.
     """
     before, fill, threads, precision = (
         torch.are_deterministic_algorithms_enabled(),
@@ -46,6 +47,11 @@ def reproducible(config: TrainConfig, device: torch.device) -> Iterator[None]:
         torch.get_num_threads(),
         torch.get_float32_matmul_precision(),
     )
+    graphs: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+    if config.compile:
+        from torch._dynamo import config as settings
+
+        graphs = settings.patch(optimize_ddp=False)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     if device.type == "cpu":
@@ -54,7 +60,8 @@ def reproducible(config: TrainConfig, device: torch.device) -> Iterator[None]:
     else:
         torch.set_float32_matmul_precision("high")
     try:
-        yield
+        with graphs:
+            yield
     finally:
         torch.use_deterministic_algorithms(before)
         torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]

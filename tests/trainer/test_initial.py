@@ -8,11 +8,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
+from torch.distributed.fsdp import fully_shard
 
 from tests.trainer import varlen_on_cpu
 from trainer.config import TrainConfig
+from trainer.device import reproducible
 from trainer.initial import compile_layers, initial_model
 from trainer.model import attention
 from trainer.model.attention import Documents
@@ -108,3 +111,25 @@ def test_batches_of_any_size_stay_below_the_limit_of_graphs(
         with torch.autocast("cpu", dtype=torch.bfloat16):
             model(torch.zeros(num_rows, 32, dtype=torch.int64), documents).float().sum().backward()
     assert compiler.frame_count <= 4 < torch._dynamo.config.recompile_limit
+
+
+@pytest.mark.parametrize("compiler", ["eager"], indirect=True)
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_layers_stay_whole_where_ranks_share_the_model(
+    make_config: MakeConfig, compiler: CompileCounterWithBackend, kind: str
+) -> None:
+    """For DDP, PyTorch would cut a layer of more than a bucket of gradients (1 MiB, the first) into several graphs."""
+    config = make_config(compile=True)
+    model = initial_model(replace(config, model=replace(config.model, num_layers=1, hidden_dim=1024)))
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        if kind == "ddp":
+            spread: nn.Module = nn.parallel.DistributedDataParallel(model)
+        else:
+            fully_shard(model.layers[0])
+            spread = fully_shard(model)
+        with reproducible(config, torch.device("cpu")):
+            spread(torch.zeros(1, 32, dtype=torch.int64)).sum().backward()
+    finally:
+        dist.destroy_process_group()
+    assert compiler.frame_count == 1
