@@ -9,7 +9,7 @@ from typing import Any
 import numpy.typing as npt
 import torch
 
-from dataeng.errors import ConfigError
+from dataeng.errors import ConfigError, DataengError
 from trainer.config import TrainConfig
 
 
@@ -67,6 +67,20 @@ def reproducible(config: TrainConfig, device: torch.device) -> Iterator[None]:
         torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
         torch.set_num_threads(threads)
         torch.set_float32_matmul_precision(precision)
+
+
+@contextlib.contextmanager
+def full_memory_explained(config: TrainConfig) -> Iterator[None]:
+    """Turns what PyTorch says of a GPU whose memory is full into an error that names what needs less of it."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        said = str(error).partition(" Including")[0]  # what follows is about PyTorch's allocator
+        raise DataengError(
+            f"{said} A batch of {config.batch_size} rows of {config.sequence_length:,} tokens is computed in "
+            f"{config.accumulate} part{'s' * (config.accumulate > 1)}: --accumulate {2 * config.accumulate} halves "
+            "them, --recompute-every 1 keeps less of a part, --parallel zero3 cuts weights over several GPUs."
+        ) from error
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -18,7 +18,7 @@ from dataeng.formats.mixture import MixtureManifest
 from dataeng.packing import prepare
 from trainer.config import TrainConfig
 from trainer.description import announce, describe
-from trainer.device import reproducible
+from trainer.device import full_memory_explained, reproducible
 from trainer.parallel.ranks import open_ranks
 from trainer.recovery.session import StopRequest, held
 from trainer.run import RollBack, Run
@@ -61,6 +61,7 @@ def train(config: TrainConfig, manifest: MixtureManifest, watcher: Watcher) -> T
             _disk(run),
             folder,
             reproducible(config, ranks.device),
+            full_memory_explained(config),
             StopRequest() as stop,
             ranks.leaving_together(),
             watcher,

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from dataeng.errors import ConfigError
+from dataeng.errors import ConfigError, DataengError
 from trainer.config import TrainConfig
-from trainer.device import autocast, choose_device, reproducible, to_device
+from trainer.device import autocast, choose_device, full_memory_explained, reproducible, to_device
 
 MakeConfig = Callable[..., TrainConfig]
 
@@ -42,6 +42,16 @@ def test_reproducible_on_the_cpu_and_restored_after_an_error(make_config: MakeCo
         assert torch.get_num_threads() == 1
         raise ZeroDivisionError
     assert (torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()) == before
+
+
+def test_a_full_gpu_is_explained(make_config: MakeConfig) -> None:
+    said = "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has 139.72 GiB of which 11.62 MiB is free."
+    with pytest.raises(DataengError) as raised, full_memory_explained(make_config(accumulate=2)):
+        raise torch.OutOfMemoryError(f"{said} Including non-PyTorch memory, this process has 139 GiB in use.")
+    assert str(raised.value) == (
+        f"{said} A batch of 4 rows of 64 tokens is computed in 2 parts: --accumulate 4 halves them, "
+        "--recompute-every 1 keeps less of a part, --parallel zero3 cuts weights over several GPUs."
+    )
 
 
 def test_cpus_compute_in_float32() -> None:
