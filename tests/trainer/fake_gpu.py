@@ -162,7 +162,8 @@ def _with_values(function: Callable[..., Any]) -> Callable[..., Any]:
 def _guard() -> None:
     """Autograd asks a device's guard for streams; where PyTorch is built without CUDA, the meta device's answers."""
     if not torch.backends.cuda.is_built():
-        library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libc10.so"))
+        (path,) = (Path(torch.__file__).parent / "lib").glob("libc10.[ds]*")  # .so or .dylib
+        library = ctypes.CDLL(str(path))
         guards = (ctypes.c_void_p * (META + 1)).in_dll(library, "_ZN3c104impl26device_guard_impl_registryE")
         guards[CUDA] = guards[META]
 
