@@ -236,10 +236,15 @@ def load_model_tensors(model: nn.Module, tensors: Tensors) -> None:
         value.copy_(shard_like(tensors[name], value))
 
 
+def _gpus_are_in_use() -> bool:
+    """False in a run on the CPU, which is not to open GPUs that may be others'."""
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
+
+
 def random_state() -> tuple[Tensors, dict[str, Any]]:
     """Returns the state of all global generators: PyTorch's as tensors, Python's and NumPy's as JSON values."""
     tensors = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_initialized():  # a run on the CPU leaves GPUs alone
+    if _gpus_are_in_use():
         tensors.update({f"cuda{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())})
     version, internal, gauss = random.getstate()
     kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
@@ -252,7 +257,7 @@ def random_state() -> tuple[Tensors, dict[str, Any]]:
 def load_random_state(tensors: Tensors, state: dict[str, Any]) -> None:
     """Restores `random_state`. Generators of GPUs that this machine lacks are left out."""
     torch.set_rng_state(tensors["cpu"])
-    if torch.cuda.is_initialized():
+    if _gpus_are_in_use():
         for i in range(torch.cuda.device_count()):
             if f"cuda{i}" in tensors:
                 torch.cuda.set_rng_state(tensors[f"cuda{i}"], i)

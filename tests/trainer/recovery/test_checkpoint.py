@@ -200,3 +200,15 @@ def test_all_generators_go_on_where_they_were() -> None:
         np.random.rand(),
         np.random.randn(),
     ) == expected
+
+
+def test_a_run_on_the_cpu_leaves_gpus_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def opened(*_: object) -> None:
+        raise AssertionError("a GPU that is not computed on")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", opened)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", opened)
+    tensors, state = random_state()
+    load_random_state({**tensors, "cuda0": tensors["cpu"]}, json.loads(json.dumps(state)))
