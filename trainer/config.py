@@ -249,8 +249,8 @@ def _schedule(options: Options, batch_size: int) -> ScheduleConfig:
     warmup_steps = max(1, options.steps // 20) if options.warmup_steps is None else options.warmup_steps
     decay_steps = max(1, options.steps // 4) if options.decay_steps is None else options.decay_steps
     for name, value in {"--warmup-steps": warmup_steps, "--decay-steps": decay_steps}.items():
-        if value < 1:
-            raise ConfigError(f"{name} is {value}; expected at least 1.")
+        if value < 0:
+            raise ConfigError(f"{name} is {value}; expected 0 (none) or more.")
     if not 0 <= options.final_factor <= 1:
         raise ConfigError(f"--final-factor is {options.final_factor:g}; expected a number from 0 to 1.")
     ramp_start, ramp_steps = options.batch_ramp or (1, 0)

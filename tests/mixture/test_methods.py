@@ -124,6 +124,17 @@ def test_ado_records_a_hundred_losses_between_fits_or_all_there_are(refit: int, 
     assert [h[::2] for h in history] == [list(range(every, 31, every))] * 4
 
 
+def test_ado_prefers_also_among_very_many_domains() -> None:
+    """A floor of 0.01 each would be all there is to give from a hundred on."""
+    random, num_domains = np.random.default_rng(0), 200
+    control = Controller(Reweighting(method="ado", refit_steps=8), np.full(num_domains, 1 / num_domains))
+    counts, floors = np.full(num_domains, 10.0), random.uniform(1, 3, num_domains)
+    for n in range(1, 20):
+        losses = floors + np.where(np.arange(num_domains) < 10, 3.0 * n**-0.5, 0.0)
+        weights = control.update(losses * counts, counts)
+    assert weights[:10].min() > 5 * weights[10:].max() and weights.min() >= 0.4 / num_domains
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_one_domain_has_weight_one(method: str) -> None:
     assert step(controller(method, [1.0]), [3.7]) == [1.0]

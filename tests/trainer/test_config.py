@@ -59,6 +59,7 @@ def test_the_method_can_be_overridden(make_config: MakeConfig) -> None:
         ({"reweighting": "sow"}, "--reweighting sow is unknown"),
         ({"normalization": "batches"}, "did you mean 'batch'"),
         ({"steps": 0}, "--steps is 0; expected at least 1"),
+        ({"warmup_steps": -1}, r"--warmup-steps is -1; expected 0 \(none\) or more"),
         ({"batch_size": -1}, "--batch-size is -1"),
         ({"sequence_length": 0}, "--sequence-length is 0"),
         ({"checkpoint_every": 0}, "--checkpoint-every is 0"),

@@ -59,6 +59,15 @@ def test_batch_multipliers_leave_out_absent_domains() -> None:
     assert weighted(losses, domains, multipliers).item() == pytest.approx(0.25 * 2 + 0.75 * 8)
 
 
+def test_weights_that_a_softmax_rounded_to_zero_leave_a_step_without_objective() -> None:
+    """Only domains of weight 0 are in it: nothing is learned, rather than not a number."""
+    for normalization in ("planned", "batch"):
+        found = loss_multipliers(
+            np.array([0.0, 0.0, 1.0]), np.full(3, 1 / 3), np.array([5.0, 5.0, 0.0]), normalization, 4
+        )
+        assert found[:2].tolist() == [0.0, 0.0]
+
+
 def test_weights_equal_to_shares_give_the_plain_mean() -> None:
     losses, domains = torch.tensor([1.0, 2.0, 6.0]), torch.tensor([0, 1, 0])
     shares = np.array([0.7, 0.3])

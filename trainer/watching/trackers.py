@@ -48,12 +48,12 @@ def held_out_scalars(record: ValidationRecord) -> dict[str, float]:
 
 
 class TensorBoard:
-    """Event files in ``<run>/tensorboard``."""
+    """Event files in ``<run>/tensorboard``; steps that a resumed run makes again replace those of before."""
 
-    def __init__(self, out: Path, config: dict[str, Any]) -> None:
+    def __init__(self, out: Path, config: dict[str, Any], first_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer = SummaryWriter(str(out / "tensorboard"))
+        self.writer = SummaryWriter(str(out / "tensorboard"), purge_step=first_step)
         self.writer.add_text("config", _as_markdown(config))
 
     def log(self, step: int, values: dict[str, float]) -> None:
@@ -67,7 +67,7 @@ class TensorBoard:
 class WeightsAndBiases:
     """A run of the project ``WANDB_PROJECT`` (default: trainer), with files in ``<run>/wandb``; resumed by its id."""
 
-    def __init__(self, out: Path, config: dict[str, Any]) -> None:
+    def __init__(self, out: Path, config: dict[str, Any], first_step: int) -> None:
         import wandb
 
         out.mkdir(parents=True, exist_ok=True)
@@ -91,7 +91,7 @@ class WeightsAndBiases:
 class MLflow:
     """A run where ``MLFLOW_TRACKING_URI`` points (default: the folder ``mlruns`` in the run folder)."""
 
-    def __init__(self, out: Path, config: dict[str, Any]) -> None:
+    def __init__(self, out: Path, config: dict[str, Any], first_step: int) -> None:
         import mlflow
 
         out.mkdir(parents=True, exist_ok=True)
@@ -113,7 +113,7 @@ class MLflow:
         self.mlflow.end_run("FAILED" if failed else "FINISHED")
 
 
-TRACKERS: dict[str, Callable[[Path, dict[str, Any]], TensorBoard | WeightsAndBiases | MLflow]] = {
+TRACKERS: dict[str, Callable[[Path, dict[str, Any], int], TensorBoard | WeightsAndBiases | MLflow]] = {
     "tensorboard": TensorBoard,
     "wandb": WeightsAndBiases,
     "mlflow": MLflow,
@@ -140,7 +140,7 @@ class TrackedWatcher:
         self.num_steps = num_steps
         for name in self.names:
             try:
-                self.trackers.append(TRACKERS[name](self.out, self.config))
+                self.trackers.append(TRACKERS[name](self.out, self.config, first_step))
             except ImportError as error:
                 raise ConfigError(f"--log {name} needs '{error.name}': pip install '{error.name}'.") from error
         self.watcher.begin(first_step, num_steps)

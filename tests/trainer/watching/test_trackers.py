@@ -48,10 +48,10 @@ def validation(step: int) -> ValidationRecord:
     )
 
 
-def run(out: Path, *names: str, every: int = 1) -> None:
+def run(out: Path, *names: str, every: int = 1, first: int = 1, last: int = 5) -> None:
     with TrackedWatcher(PlainWatcher(Console(quiet=True)), names, out, CONFIG, every) as watcher:
-        watcher.begin(1, 5)
-        for step in range(1, 6):
+        watcher.begin(first, 5)
+        for step in range(first, last + 1):
             watcher.step(record(step))
             if step == 3:
                 watcher.validated(validation(step))
@@ -83,6 +83,16 @@ def test_tensorboard(tmp_path: Path) -> None:
     found = events.Scalars("loss/web")
     assert [(e.step, pytest.approx(e.value)) for e in found] == [(s, 3.5 - s / 10) for s in (2, 4, 5)]
     assert [(e.step, pytest.approx(e.value)) for e in events.Scalars("held_out/loss")] == [(3, 3.6)]
+
+
+def test_tensorboard_has_a_step_once_that_a_resumed_run_made_again(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run(tmp_path, "tensorboard", last=4)  # killed after step 4, whose last checkpoint is of step 2
+    run(tmp_path, "tensorboard", first=3)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [e.step for e in events.Scalars("loss/web")] == [1, 2, 3, 4, 5]
 
 
 def test_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
