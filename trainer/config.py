@@ -229,6 +229,10 @@ def _check_ranges(
             raise ConfigError(f"{name} is {value}; expected 0 (never) or more.")
     if options.peak_flops is not None and not (math.isfinite(options.peak_flops) and options.peak_flops > 0):
         raise ConfigError(f"--peak-flops is {options.peak_flops:g}; expected a number above 0, such as 989e12.")
+    if not (math.isfinite(options.weight_decay) and options.weight_decay >= 0):
+        raise ConfigError(f"--weight-decay is {options.weight_decay:g}; expected 0 (none) or more.")
+    if not options.spike_threshold > 0:
+        raise ConfigError(f"--spike-threshold is {options.spike_threshold:g}; expected a number above 0 (inf: never).")
     if options.rope_theta is not None and not (math.isfinite(options.rope_theta) and options.rope_theta > 1):
         raise ConfigError(f"--rope-theta is {options.rope_theta:g}; expected a number above 1.")
     if not (math.isfinite(learning_rate) and learning_rate > 0):

@@ -59,6 +59,8 @@ def test_the_method_can_be_overridden(make_config: MakeConfig) -> None:
         ({"reweighting": "sow"}, "--reweighting sow is unknown"),
         ({"normalization": "batches"}, "did you mean 'batch'"),
         ({"steps": 0}, "--steps is 0; expected at least 1"),
+        ({"weight_decay": -0.1}, r"--weight-decay is -0\.1; expected 0 \(none\) or more"),
+        ({"spike_threshold": float("nan")}, "--spike-threshold is nan; expected a number above 0"),
         ({"warmup_steps": -1}, r"--warmup-steps is -1; expected 0 \(none\) or more"),
         ({"batch_size": -1}, "--batch-size is -1"),
         ({"sequence_length": 0}, "--sequence-length is 0"),

@@ -102,6 +102,12 @@ def test_the_command_shows_losses_changes_and_a_verdict(
     assert called.exit_code == 0, called.output
     assert "learned: code, prose, tables; forgotten: nothing" in called.output
     assert "bits/byte" in called.output and "perplexity" in called.output
+    # The model was made for 64 positions: by default it is not asked about more.
+    without = [option for option in options if option not in ("--sequence-length", "64")]
+    assert (
+        CliRunner().invoke(app, ["evaluate", str(config.out), "--before", str(before), *without]).output
+        == called.output
+    )
 
 
 def test_a_model_of_another_tokenizer_is_refused(
