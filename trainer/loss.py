@@ -47,11 +47,16 @@ def domain_sums(values_b: npt.NDArray[Any], domains_b: Ints, num_domains: int) -
 def loss_multipliers(
     weights: Floats, shares: Floats, token_counts: Floats, normalization: Normalization, cap: float
 ) -> Floats:
-    """Returns m, float64[K]; see the module. ``cap`` applies to ``planned`` only."""
-    multipliers = np.zeros(len(weights))
+    """Returns m, float64[K]; see the module. ``cap`` applies to ``planned`` only.
+
+    A domain whose planned share is 0 has m = 1: in the step in which a stage ends, rows of the next one are as good as
+    any others.
+    """
     if normalization == "planned":
+        multipliers = np.ones(len(weights))
         np.divide(weights, shares, out=multipliers, where=shares > 0)
         return np.minimum(multipliers, cap)
+    multipliers = np.zeros(len(weights))
     present = token_counts > 0
     # All of them may be 0, rounded by a softmax: then the step has no objective, as with planned shares.
     scaled = weights[present] / max(float(weights[present].sum()), SMALLEST)

@@ -72,6 +72,9 @@ class Controller:
         self.loss_sums = np.zeros(num_domains)  # nats, averaged over steps with `ema`
         self.token_counts = np.zeros(num_domains)  # likewise
         self.square_sums = np.zeros(num_domains)  # likewise, of squared token losses
+        self.squared_counts = np.zeros(
+            num_domains
+        )  # tokens, each counted by the square of what it counts in the others
         self.new_tokens = np.zeros(num_domains)  # since the last update of the weights
         self.ages = np.zeros(num_domains, np.int64)  # steps since a domain was seen
         self.start_losses = np.full(num_domains, np.nan)  # what signal `relative` divides by
@@ -134,6 +137,7 @@ class Controller:
             (self.square_sums, np.zeros(len(seen)) if square_sums is None else square_sums),
         ):
             total[seen] = ema * total[seen] + new[seen]
+        self.squared_counts[seen] = ema**2 * self.squared_counts[seen] + token_counts[seen]
         self.new_tokens += token_counts
         self.ages = np.where(seen, 0, self.ages + 1)
         self.num_steps += 1
@@ -149,11 +153,11 @@ class Controller:
     def standard_errors(self) -> Floats:
         """Returns the standard errors of `mean_losses`, from the tokens' variance; NaN where nothing is known.
 
-        Tokens of one document are alike, so that these are lower bounds.
+        With the tokens' weights u it is σ √Σu² / Σu. Tokens of one document are alike: these are lower bounds.
         """
         with np.errstate(invalid="ignore", divide="ignore"):
             variances = self.square_sums / self.token_counts - self.mean_losses() ** 2
-            return np.asarray(np.sqrt(np.maximum(variances, 0) / self.token_counts))
+            return np.asarray(np.sqrt(np.maximum(variances, 0) * self.squared_counts) / self.token_counts)
 
     def _update_weights(self) -> None:
         """Asks the method for weights over the domains that are drawn, reweighted and known."""
@@ -243,6 +247,7 @@ class Controller:
             "loss_sums": self.loss_sums.tolist(),
             "token_counts": self.token_counts.tolist(),
             "square_sums": self.square_sums.tolist(),
+            "squared_counts": self.squared_counts.tolist(),
             "new_tokens": self.new_tokens.tolist(),
             "ages": self.ages.tolist(),
             "start_losses": [None if math.isnan(loss) else loss for loss in self.start_losses.tolist()],
@@ -263,6 +268,9 @@ class Controller:
             if len(values) != len(self.shares):
                 raise FormatError(f"controller state has {len(values)} domains, expected {len(self.shares)}.")
             setattr(self, name, values)
+        self.squared_counts = np.array(
+            state.get("squared_counts", state["token_counts"]), np.float64
+        )  # not in older ones
         self.ages = np.array(state["ages"], np.int64)
         self.start_losses = np.array([math.nan if loss is None else loss for loss in state["start_losses"]])
         self.current = None if state["current"] is None else np.array(state["current"], np.float64)

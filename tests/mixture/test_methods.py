@@ -278,6 +278,18 @@ def test_noise_widens_the_range() -> None:
     assert weights[1] / weights[0] == pytest.approx(math.exp(2 * 0.1 / 0.3))
 
 
+def test_the_standard_error_of_an_average_over_steps_is_how_much_it_varies() -> None:
+    """Many controllers, each with its own noise: their averages differ by as much as each of them says."""
+    random = np.random.default_rng(5)
+    num_domains, counts, deviation = 4000, 10.0, 0.7
+    control = Controller(Reweighting(ema=0.8), np.full(num_domains, 1 / num_domains))
+    for _ in range(40):
+        losses = random.normal(3.0, deviation, (num_domains, int(counts)))
+        control.update(losses.sum(1), np.full(num_domains, counts), (losses**2).sum(1))
+    assert control.standard_errors().mean() == pytest.approx(control.mean_losses().std(), rel=0.05)
+    assert control.standard_errors().mean() == pytest.approx(deviation * math.sqrt(0.2 / 1.8 / counts), rel=0.05)
+
+
 @pytest.mark.parametrize(
     ("signal", "unit"), [("bits-per-byte", [4 * math.log(2), 3 * math.log(2)]), ("relative", [2, 2])]
 )
