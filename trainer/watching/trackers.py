@@ -7,12 +7,15 @@ program can be found again in another. None of them is imported before it is use
 from __future__ import annotations
 
 import os
+import re
+import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from dataeng.errors import ConfigError, nearest
+from dataeng.formats.atomic import write_bytes
 from trainer.watching.metrics import StepRecord, ValidationRecord
 from trainer.watching.progress import Watcher
 
@@ -65,16 +68,25 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run of the project ``WANDB_PROJECT`` (default: trainer), with files in ``<run>/wandb``; resumed by its id."""
+    """A run of the project ``WANDB_PROJECT`` (default: trainer), with files in ``<run>/wandb``.
+
+    A resumed run goes on in it, one that starts over in another: its id is in ``<run>/wandb_run_id``.
+    """
+
+    ID_NAME = "wandb_run_id"
 
     def __init__(self, out: Path, config: dict[str, Any], first_step: int) -> None:
         import wandb
 
         out.mkdir(parents=True, exist_ok=True)
-        name = out.resolve().parts[-3:]
+        name, known = out.resolve().parts[-3:], out / self.ID_NAME
+        if first_step == 1 or not known.exists():
+            # Not the folder's name alone: folders elsewhere are called the same.
+            slug = re.sub(r"[^A-Za-z0-9_]+", "-", "-".join(name)).strip("-")
+            write_bytes(known, f"{slug}-{secrets.token_hex(4)}".encode())
         self.run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "trainer"),
-            id="-".join(name).replace(".", "-"),
+            id=known.read_text(),
             name="/".join(name),
             dir=str(out),
             config=config,
@@ -89,7 +101,12 @@ class WeightsAndBiases:
 
 
 class MLflow:
-    """A run where ``MLFLOW_TRACKING_URI`` points (default: the folder ``mlruns`` in the run folder)."""
+    """A run where ``MLFLOW_TRACKING_URI`` points (default: the folder ``mlruns`` in the run folder).
+
+    A resumed run goes on in it: its id is in ``<run>/mlflow_run_id``.
+    """
+
+    ID_NAME = "mlflow_run_id"
 
     def __init__(self, out: Path, config: dict[str, Any], first_step: int) -> None:
         import mlflow
@@ -102,9 +119,22 @@ class MLflow:
             mlflow.set_tracking_uri((out / "mlruns").resolve().as_uri())
         self.mlflow = mlflow
         mlflow.set_experiment("trainer")
-        mlflow.start_run(run_name="/".join(out.resolve().parts[-3:]))
+        if first_step > 1 and self._goes_on(out / self.ID_NAME):
+            return
+        started = mlflow.start_run(run_name="/".join(out.resolve().parts[-3:]))
+        write_bytes(out / self.ID_NAME, started.info.run_id.encode())
         flat = {name: str(value)[:500] for name, value in _flat(config).items()}
         mlflow.log_params(flat)
+
+    def _goes_on(self, known: Path) -> bool:
+        """Whether the run of before is still there, and now goes on."""
+        if not known.exists():
+            return False
+        try:
+            self.mlflow.start_run(run_id=known.read_text())
+        except self.mlflow.exceptions.MlflowException:  # deleted, or on another server
+            return False
+        return True
 
     def log(self, step: int, values: dict[str, float]) -> None:
         self.mlflow.log_metrics(values, step=step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,23 @@ def test_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
+def test_a_resumed_run_goes_on_in_its_mlflow_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import mlflow
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    run(tmp_path / "run", "mlflow", last=2)
+    run(tmp_path / "run", "mlflow", first=3)
+    client = mlflow.MlflowClient((tmp_path / "run" / "mlruns").as_uri())
+    (experiment,) = [e for e in client.search_experiments() if e.name == "trainer"]
+    (found,) = client.search_runs([experiment.experiment_id])
+    assert [m.step for m in client.get_metric_history(found.info.run_id, "loss/web")] == [1, 2, 3, 4, 5]
+    client.delete_run(found.info.run_id)
+    run(tmp_path / "run", "mlflow", first=5)  # it is gone: another one begins
+    (found,) = client.search_runs([experiment.experiment_id])
+    assert [m.step for m in client.get_metric_history(found.info.run_id, "loss/web")] == [5]
+
+
 class FakeRun:
     def __init__(self) -> None:
         self.logged: list[tuple[int, dict[str, float]]] = []
@@ -135,12 +153,19 @@ def test_weights_and_biases_by_its_interface(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setitem(sys.modules, "wandb", Module)
     monkeypatch.setenv("WANDB_PROJECT", "mine")
-    run(tmp_path / "cc" / "training" / "mix", "wandb", every=5)
-    assert (made["project"], made["id"], made["resume"]) == ("mine", "cc-training-mix", "allow")
+    out = tmp_path / "cc" / "training" / "mix"
+    run(out, "wandb", every=5)
+    assert (made["project"], made["name"], made["resume"]) == ("mine", "cc/training/mix", "allow")
+    first = made["id"]
+    assert re.fullmatch(r"cc-training-mix-[0-9a-f]{8}", first)
     assert made["config"] == CONFIG
     assert [(step, values.get("loss/web")) for step, values in fake.logged] == [(3, None), (5, 3.0)]
     assert fake.logged[0][1] == held_out_scalars(validation(3))
     assert fake.exit_code == 0
+    run(out, "wandb", first=5)
+    assert made["id"] == first
+    run(out, "wandb")  # it starts over: the old one has these steps already, and would take no others
+    assert made["id"] != first
     with pytest.raises(RuntimeError), TrackedWatcher(PlainWatcher(Console(quiet=True)), ["wandb"], tmp_path, {}) as w:
         w.begin(1, 5)
         raise RuntimeError
