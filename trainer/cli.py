@@ -98,7 +98,9 @@ def train(
     ] = None,
     lora_targets: Annotated[str, MODEL(help="Which matrices get adapters.")] = ", ".join(MATRICES),
     steps: Annotated[int, OPTIMIZATION(help="Optimizer steps.")] = 300,
-    learning_rate: Annotated[float | None, OPTIMIZATION(help="Peak learning rate. Default: the preset's.")] = None,
+    learning_rate: Annotated[
+        float | None, OPTIMIZATION(help="Peak learning rate. Default: the preset's, for this optimizer.")
+    ] = None,
     optimizer: Annotated[str, OPTIMIZATION(help=f"One of {', '.join(get_args(OptimizerName))}.")] = "adamw",
     weight_decay: Annotated[float, OPTIMIZATION(help="Decoupled; only matrices are decayed.")] = 0.1,
     schedule: Annotated[str, OPTIMIZATION(help=f"Learning rate: {', '.join(get_args(Schedule))}.")] = "wsd",

@@ -31,6 +31,11 @@ Parallelism = Literal["ddp", "zero1", "zero2", "zero3"]
 Decay = Literal["linear", "cosine", "1-sqrt", "exponential"]
 
 
+#: A preset's learning rate is AdamW's. Lion's steps are all of one size (its authors: 3 to 10 times less); Adafactor's
+#: rate is relative to the size of the weights, which begin at 0.02.
+RATE_FACTORS = {"lion": 0.2, "adafactor": 20.0}
+
+
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
     """The learning rate's way (see `trainer.optimizer.schedule`), and the batch's."""
@@ -142,7 +147,9 @@ def derive_config(options: Options, manifest: MixtureManifest) -> TrainConfig:
     preset = PRESETS[options.preset]
     batch_size = preset.batch_size if options.batch_size is None else options.batch_size
     sequence_length = preset.sequence_length if options.sequence_length is None else options.sequence_length
-    learning_rate = preset.learning_rate if options.learning_rate is None else options.learning_rate
+    learning_rate = options.learning_rate
+    if learning_rate is None:
+        learning_rate = preset.learning_rate * RATE_FACTORS.get(options.optimizer, 1.0)
     checkpoint_every = options.checkpoint_every
     if checkpoint_every is None:
         checkpoint_every = max(1, min(1000, math.ceil(options.steps / 4)))

@@ -49,6 +49,11 @@ def test_the_method_can_be_overridden(make_config: MakeConfig) -> None:
     assert make_config().reweighting.method == "sow-identity"
     overridden = make_config(reweighting="none").reweighting
     assert (overridden.method, overridden.ema) == ("none", 0.5)
+    rates = {
+        name: make_config(optimizer=name).optimizer.learning_rate for name in ("adamw", "muon", "lion", "adafactor")
+    }
+    assert rates == {"adamw": 1.5e-3, "muon": 1.5e-3, "lion": pytest.approx(3e-4), "adafactor": pytest.approx(0.03)}
+    assert make_config(optimizer="lion", learning_rate=1e-3).optimizer.learning_rate == 1e-3
     assert make_config(normalization="batch").loss.normalization == "batch"
 
 
