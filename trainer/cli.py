@@ -98,7 +98,9 @@ def train(
     ] = None,
     lora_targets: Annotated[str, MODEL(help="Which matrices get adapters.")] = ", ".join(MATRICES),
     steps: Annotated[int, OPTIMIZATION(help="Optimizer steps.")] = 300,
-    learning_rate: Annotated[float | None, OPTIMIZATION(help="Peak learning rate. Default: the preset's.")] = None,
+    learning_rate: Annotated[
+        float | None, OPTIMIZATION(help="Peak learning rate. Default: the preset's, for this optimizer.")
+    ] = None,
     optimizer: Annotated[str, OPTIMIZATION(help=f"One of {', '.join(get_args(OptimizerName))}.")] = "adamw",
     weight_decay: Annotated[float, OPTIMIZATION(help="Decoupled; only matrices are decayed.")] = 0.1,
     schedule: Annotated[str, OPTIMIZATION(help=f"Learning rate: {', '.join(get_args(Schedule))}.")] = "wsd",
@@ -251,7 +253,10 @@ def evaluate(
         Path | None, typer.Option(help="The model that this one was made from: what was learned, what forgotten?")
     ] = None,
     tokens: Annotated[int, typer.Option(help="Tokens to read of every domain.", min=1)] = 100_000,
-    sequence_length: Annotated[int, typer.Option(help="Tokens per row.", min=2)] = 512,
+    sequence_length: Annotated[
+        int | None,
+        typer.Option(help="Tokens per row. Default: 512, or the models' context where it is shorter.", min=2),
+    ] = None,
     continuations: Annotated[int, typer.Option(help="Prompts of each domain to continue, scored.", min=0)] = 0,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N. Default: a GPU if there is one.")] = None,
 ) -> None:

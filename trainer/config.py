@@ -31,6 +31,11 @@ Parallelism = Literal["ddp", "zero1", "zero2", "zero3"]
 Decay = Literal["linear", "cosine", "1-sqrt", "exponential"]
 
 
+#: A preset's learning rate is AdamW's. Lion's steps are all of one size (its authors: 3 to 10 times less); Adafactor's
+#: rate is relative to the size of the weights, which begin at 0.02.
+RATE_FACTORS = {"lion": 0.2, "adafactor": 20.0}
+
+
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
     """The learning rate's way (see `trainer.optimizer.schedule`), and the batch's."""
@@ -142,7 +147,9 @@ def derive_config(options: Options, manifest: MixtureManifest) -> TrainConfig:
     preset = PRESETS[options.preset]
     batch_size = preset.batch_size if options.batch_size is None else options.batch_size
     sequence_length = preset.sequence_length if options.sequence_length is None else options.sequence_length
-    learning_rate = preset.learning_rate if options.learning_rate is None else options.learning_rate
+    learning_rate = options.learning_rate
+    if learning_rate is None:
+        learning_rate = preset.learning_rate * RATE_FACTORS.get(options.optimizer, 1.0)
     checkpoint_every = options.checkpoint_every
     if checkpoint_every is None:
         checkpoint_every = max(1, min(1000, math.ceil(options.steps / 4)))
@@ -229,6 +236,10 @@ def _check_ranges(
             raise ConfigError(f"{name} is {value}; expected 0 (never) or more.")
     if options.peak_flops is not None and not (math.isfinite(options.peak_flops) and options.peak_flops > 0):
         raise ConfigError(f"--peak-flops is {options.peak_flops:g}; expected a number above 0, such as 989e12.")
+    if not (math.isfinite(options.weight_decay) and options.weight_decay >= 0):
+        raise ConfigError(f"--weight-decay is {options.weight_decay:g}; expected 0 (none) or more.")
+    if not options.spike_threshold > 0:
+        raise ConfigError(f"--spike-threshold is {options.spike_threshold:g}; expected a number above 0 (inf: never).")
     if options.rope_theta is not None and not (math.isfinite(options.rope_theta) and options.rope_theta > 1):
         raise ConfigError(f"--rope-theta is {options.rope_theta:g}; expected a number above 1.")
     if not (math.isfinite(learning_rate) and learning_rate > 0):
@@ -249,8 +260,8 @@ def _schedule(options: Options, batch_size: int) -> ScheduleConfig:
     warmup_steps = max(1, options.steps // 20) if options.warmup_steps is None else options.warmup_steps
     decay_steps = max(1, options.steps // 4) if options.decay_steps is None else options.decay_steps
     for name, value in {"--warmup-steps": warmup_steps, "--decay-steps": decay_steps}.items():
-        if value < 1:
-            raise ConfigError(f"{name} is {value}; expected at least 1.")
+        if value < 0:
+            raise ConfigError(f"{name} is {value}; expected 0 (none) or more.")
     if not 0 <= options.final_factor <= 1:
         raise ConfigError(f"--final-factor is {options.final_factor:g}; expected a number from 0 to 1.")
     ramp_start, ramp_steps = options.batch_ramp or (1, 0)

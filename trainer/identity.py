@@ -47,6 +47,8 @@ def identity(config: TrainConfig, manifest: MixtureManifest, pack_hashes: dict[s
             values[f"domains.{name}.{field}"] = getattr(domain, field)
         values[f"domains.{name}.order"] = None if domain.order is None else domain.order.model_dump()
         values[f"domains.{name}.pack_sha256"] = ", ".join(pack_hashes[name])
+        if not domain.reweighted:  # where losses move the weight nothing is said: nor did earlier versions
+            values[f"domains.{name}.reweighted"] = False
     for stage in manifest.schedule:
         values[f"stages.{stage.name}"] = stage.model_dump()
     return values

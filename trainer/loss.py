@@ -9,7 +9,8 @@ domain is S_i / N_i, always unweighted. Trained on is
 with one of two multipliers m for the controller's weights w:
 
 - ``planned``: m_i = min(w_i / q_i, cap), q the planned shares. The expected gradient is Σ w_i ∇L_i exactly (while no
-  multiplier is capped), and a domain that happens to be absent needs no special case.
+  multiplier is capped, and steps count by their labels), and a domain that happens to be absent needs no special
+  case.
 - ``batch``: m_i = w_i · N / N_i over the domains present, w scaled to 1 over them. This is Σ w_i L_i literally, with
   the noise of the batch's own counts.
 """
@@ -28,6 +29,8 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Normalization = Literal["planned", "batch"]
 
+SMALLEST = 1e-300  # of a sum that is divided by
+
 
 @torch.no_grad()
 def row_sums(losses_bt: Tensor) -> Tensor:
@@ -44,13 +47,19 @@ def domain_sums(values_b: npt.NDArray[Any], domains_b: Ints, num_domains: int) -
 def loss_multipliers(
     weights: Floats, shares: Floats, token_counts: Floats, normalization: Normalization, cap: float
 ) -> Floats:
-    """Returns m, float64[K]; see the module. ``cap`` applies to ``planned`` only."""
-    multipliers = np.zeros(len(weights))
+    """Returns m, float64[K]; see the module. ``cap`` applies to ``planned`` only.
+
+    A domain whose planned share is 0 has m = 1: in the step in which a stage ends, rows of the next one are as good as
+    any others.
+    """
     if normalization == "planned":
+        multipliers = np.ones(len(weights))
         np.divide(weights, shares, out=multipliers, where=shares > 0)
         return np.minimum(multipliers, cap)
+    multipliers = np.zeros(len(weights))
     present = token_counts > 0
-    scaled = weights[present] / weights[present].sum()
+    # All of them may be 0, rounded by a softmax: then the step has no objective, as with planned shares.
+    scaled = weights[present] / max(float(weights[present].sum()), SMALLEST)
     multipliers[present] = scaled * token_counts.sum() / token_counts[present]
     return multipliers
 

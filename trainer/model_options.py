@@ -39,6 +39,12 @@ def derive_model(options: Options, preset: Preset, manifest: MixtureManifest, se
             f"{manifest.vocab_size:,}: it was made with another tokenizer."
         )
     check_same_tokenizer(options.init_from, manifest, options.mixture)
+    if options.rope_scaling is not None and model.rope_scaling is not None:
+        raise ConfigError(
+            f"--rope-scaling {options.rope_scaling} would replace the '{model.rope_scaling.kind}' scaling by "
+            f"{model.rope_scaling.factor:g} that {options.init_from} was trained with, rather than add to it. Leave it "
+            "out: the model keeps its own; --rope-theta stretches further."
+        )
     scaling = parse_rope_scaling(options.rope_scaling, model.max_positions, sequence_length)
     if sequence_length > model.max_positions and scaling is None and options.rope_theta is None:
         raise ConfigError(

@@ -109,7 +109,8 @@ class Run:
         if step in self.not_taken:
             spike = None
         elif spike is None:
-            spike = self.spikes.judge(step, sums.mean_loss, norm)
+            sampler = self.loader.sampler
+            spike = self.spikes.judge(step, sums.mean_loss, norm, sampler.stage_at(sampler.num_planned - 1))
         factor = learning_rate_factor(step, config.num_steps, config.schedule) * 0.5**self.num_rollbacks
         learning_rate = config.optimizer.learning_rate * factor
         self.optimizer.set_learning_rate(learning_rate)
@@ -118,7 +119,6 @@ class Run:
         elif step not in self.not_taken:
             self.num_spikes_in_a_row = 0
             self.meter.update(step, self.optimizer)
-        self.feedback.redraw()
         return self._record(step, sums, norm, learning_rate, multipliers, time.monotonic() - started)
 
     def _gradient(self, step: int, batch: Batch) -> tuple[Sums, Floats, Spike | None]:

@@ -66,7 +66,12 @@ class Reweighting(BaseModel):
     )
     warmup_steps: int = Field(default=0, ge=0, description="Steps with equal treatment before weights apply")
     interval: int = Field(default=1, ge=1, description="Steps between updates of the weights")
-    smallest: float = Field(default=0.0, ge=0, lt=1, description="No reweighted domain gets less than this")
+    smallest: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="No reweighted domain gets less than this, as long as there is as much for all",
+    )
     largest: float = Field(default=1.0, gt=0, le=1, description="No reweighted domain gets more than this")
     trust_region: float | None = Field(
         default=None, gt=0, description="Largest change of a weight's logarithm in one update"

@@ -175,7 +175,8 @@ class AdaptiveDataOptimization:
     """ADO: draws more where a fitted law ε + β n^-α says that loss falls fastest, tempered by what was drawn lately.
 
     With L̂ the fitted curve at the present n (updates so far, the same for all domains), μ the prior, and h the
-    recent shares of tokens: ρ ∝ μ √h max(α, 0.05) (L̂ - ε), at least 0.01; w = 0.1 ρ + 0.9 × the mean of all ρ so far.
+    recent shares of tokens: ρ ∝ μ √h max(α, 0.05) (L̂ - ε), at least 0.01 (of more than 50 domains: half of an even
+    share, since a hundred times 0.01 leaves nothing to prefer with); w = 0.1 ρ + 0.9 × the mean of all ρ so far.
     Laws are fitted again after every ``reweighting.refit_steps`` updates (the paper's code: 1,000) to averaged losses,
     `RECORDS` of them from one fit to the next; before the first fit the prior holds. The paper smooths losses by a
     Savitzky-Golay filter; here ``reweighting.ema`` does it.
@@ -209,7 +210,7 @@ class AdaptiveDataOptimization:
         preference = (evidence.prior * np.sqrt(self.drawn) * slopes)[known]
         total = preference.sum()
         preference = preference / total if total > 0 else np.full(len(preference), 1 / len(preference))
-        floor = min(self.FLOOR, 1 / len(preference))
+        floor = min(self.FLOOR, 0.5 / len(preference))
         rho = _spread(known, (1 - len(preference) * floor) * preference + floor)
         self.num_means += 1
         self.mean += (rho - self.mean) / self.num_means

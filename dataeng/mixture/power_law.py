@@ -41,39 +41,37 @@ def fit_power_law(n: Floats, losses: Floats) -> PowerLaw | None:
     if len(n) < MIN_POINTS:
         return None
     grid = np.linspace(0.01, LARGEST_EXPONENT, 80)
-    errors = [_fit(n, losses, float(exponent))[2] for exponent in grid]
+    best = int(np.argmin(_fit(n, losses, grid)[2]))
+    fine = np.linspace(grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)], 41)
+    irreducible, scale, errors = _fit(n, losses, fine)
     best = int(np.argmin(errors))
-    low, high = float(grid[max(best - 1, 0)]), float(grid[min(best + 1, len(grid) - 1)])
-    fine = np.linspace(low, high, 41)
-    exponent = float(fine[int(np.argmin([_fit(n, losses, float(value))[2] for value in fine]))])
-    irreducible, scale, _ = _fit(n, losses, exponent)
-    return PowerLaw(irreducible, scale, exponent)
+    return PowerLaw(float(irreducible[best]), float(scale[best]), float(fine[best]))
 
 
-def _fit(n: Floats, losses: Floats, exponent: float) -> tuple[float, float, float]:
-    """Returns (ε, β, Huber error) for one exponent, ε and β at least 0."""
-    x = n**-exponent
-    weights = np.ones(len(n))
-    irreducible = scale = 0.0
-    residuals = losses
+def _fit(n: Floats, losses: Floats, exponents: Floats) -> tuple[Floats, Floats, Floats]:
+    """Returns (ε, β, Huber error) for each exponent, float64 [E] each; ε and β are at least 0."""
+    x = n ** -exponents[:, None]  # [E, points]
+    weights = np.ones_like(x)
     for _ in range(_ITERATIONS):
         irreducible, scale = _line(x, losses, weights)
-        residuals = losses - irreducible - scale * x
+        residuals = losses - irreducible[:, None] - scale[:, None] * x
         weights = 1 / np.maximum(np.abs(residuals) / HUBER_DELTA, 1)
     size = np.abs(residuals)
     huber = np.where(size <= HUBER_DELTA, size**2 / 2, HUBER_DELTA * (size - HUBER_DELTA / 2))
-    return irreducible, scale, float(huber.sum())
+    return irreducible, scale, huber.sum(axis=1)
 
 
-def _line(x: Floats, y: Floats, weights: Floats) -> tuple[float, float]:
-    """Returns the weighted least-squares (intercept, slope), both at least 0."""
-    total = weights.sum()
-    mean_x, mean_y = (weights * x).sum() / total, (weights * y).sum() / total
-    spread = (weights * (x - mean_x) ** 2).sum()
-    slope = (weights * (x - mean_x) * (y - mean_y)).sum() / spread if spread > 0 else 0.0
-    if slope <= 0:  # rising or flat: all of it is irreducible
-        return max(float(mean_y), 0.0), 0.0
+def _line(x: Floats, y: Floats, weights: Floats) -> tuple[Floats, Floats]:
+    """Returns the weighted least-squares intercept and slope of each row of ``x``, both at least 0."""
+    total = weights.sum(axis=1)
+    mean_x, mean_y = (weights * x).sum(axis=1) / total, (weights * y).sum(axis=1) / total
+    from_mean_x, from_mean_y = x - mean_x[:, None], y - mean_y[:, None]
+    spread = (weights * from_mean_x**2).sum(axis=1)
+    slope = (weights * from_mean_x * from_mean_y).sum(axis=1) / np.where(spread > 0, spread, 1.0)
     intercept = mean_y - slope * mean_x
-    if intercept < 0:
-        return 0.0, max(float((weights * x * y).sum() / (weights * x**2).sum()), 0.0)
-    return float(intercept), float(slope)
+    through_origin = np.maximum((weights * x * y).sum(axis=1) / (weights * x**2).sum(axis=1), 0.0)
+    rises = (spread > 0) & (slope > 0)  # of x, so that the losses fall; otherwise all of it is irreducible
+    return (
+        np.where(rises, np.maximum(intercept, 0.0), np.maximum(mean_y, 0.0)),
+        np.where(rises, np.where(intercept < 0, through_origin, slope), 0.0),
+    )

@@ -16,14 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from dataeng.errors import ConfigError, FormatError
-from dataeng.formats.reweighting import Reweighting
-from dataeng.mixture.methods import METHODS, Evidence, softmax
-from dataeng.mixture.policies import capped_shares
+from dataeng.formats.reweighting import NEEDS_REFERENCE, Reweighting
+from dataeng.mixture.bounds import SMALLEST, nearest_within
+from dataeng.mixture.methods import METHODS, Evidence
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
-SMALLEST = 1e-30  # of a weight whose logarithm is taken, and of a loss that others are measured by
+LARGEST_EXPONENT = 700.0  # a trust region beyond it is none
 
 
 class Controller:
@@ -72,6 +72,9 @@ class Controller:
         self.loss_sums = np.zeros(num_domains)  # nats, averaged over steps with `ema`
         self.token_counts = np.zeros(num_domains)  # likewise
         self.square_sums = np.zeros(num_domains)  # likewise, of squared token losses
+        self.squared_counts = np.zeros(
+            num_domains
+        )  # tokens, each counted by the square of what it counts in the others
         self.new_tokens = np.zeros(num_domains)  # since the last update of the weights
         self.ages = np.zeros(num_domains, np.int64)  # steps since a domain was seen
         self.start_losses = np.full(num_domains, np.nan)  # what signal `relative` divides by
@@ -134,6 +137,7 @@ class Controller:
             (self.square_sums, np.zeros(len(seen)) if square_sums is None else square_sums),
         ):
             total[seen] = ema * total[seen] + new[seen]
+        self.squared_counts[seen] = ema**2 * self.squared_counts[seen] + token_counts[seen]
         self.new_tokens += token_counts
         self.ages = np.where(seen, 0, self.ages + 1)
         self.num_steps += 1
@@ -149,11 +153,11 @@ class Controller:
     def standard_errors(self) -> Floats:
         """Returns the standard errors of `mean_losses`, from the tokens' variance; NaN where nothing is known.
 
-        Tokens of one document are alike, so that these are lower bounds.
+        With the tokens' weights u it is σ √Σu² / Σu. Tokens of one document are alike: these are lower bounds.
         """
         with np.errstate(invalid="ignore", divide="ignore"):
             variances = self.square_sums / self.token_counts - self.mean_losses() ** 2
-            return np.asarray(np.sqrt(np.maximum(variances, 0) / self.token_counts))
+            return np.asarray(np.sqrt(np.maximum(variances, 0) * self.squared_counts) / self.token_counts)
 
     def _update_weights(self) -> None:
         """Asks the method for weights over the domains that are drawn, reweighted and known."""
@@ -181,21 +185,24 @@ class Controller:
 
     def _signal(self) -> Floats:
         losses = self.mean_losses()
-        if self.reweighting.method in ("doremi", "sheared"):
+        if self.reweighting.signal == "excess" or self.reweighting.method in NEEDS_REFERENCE:
             return np.asarray(losses - self.reference)
-        return np.asarray(
-            {
-                "raw": losses,
-                "excess": losses - self.reference,
-                "relative": losses / np.maximum(self.start_losses, SMALLEST),
-                "bits-per-byte": losses / math.log(2) / self.bytes_per_token,
-            }[self.reweighting.signal]
-        )
+        return self._in_unit(losses)
+
+    def _in_unit(self, nats: Floats) -> Floats:
+        """Returns losses, or differences of losses, in the unit of the signal."""
+        if self.reweighting.signal == "relative":
+            return np.asarray(nats / np.maximum(self.start_losses, SMALLEST))
+        if self.reweighting.signal == "bits-per-byte":
+            return np.asarray(nats / math.log(2) / self.bytes_per_token)
+        return nats
 
     def _noise(self, known: Bools) -> float:
+        """Returns the least range of the signal that is more than noise."""
         if self.reweighting.noise_floor == 0:
             return 0.0
-        return self.reweighting.noise_floor * float(np.nan_to_num(self.standard_errors()[known]).max())
+        errors = self._in_unit(self.standard_errors())
+        return self.reweighting.noise_floor * float(np.nan_to_num(errors[known]).max())
 
     def _r(self) -> float:
         """Returns the softmax temperature of this step."""
@@ -206,24 +213,29 @@ class Controller:
         return float(reweighting.r_start * (reweighting.r / reweighting.r_start) ** min(1.0, done))
 
     def _bounded(self, weights: Floats, prior: Floats, known: Bools) -> Floats:
-        """Applies stale domains, trust region, floor and cap, in this order; the sum stays 1."""
+        """Returns the weights nearest to these that keep floor, cap and trust region; stale domains first.
+
+        Floor and cap are about weights among all domains, of which the known ones have a part to divide. Where it is
+        too small for so many floors (too large for so many caps), all get the same. They hold also where they leave
+        the trust region no room, as in the first update from shares outside them.
+        """
         reweighting = self.reweighting
         if reweighting.stale_steps is not None:
             trust = 0.5 ** (self.ages / reweighting.stale_steps)
             weights = trust * weights + (1 - trust) * prior
             weights = np.where(known, weights, 0.0) / weights[known].sum()
+        count, part = int(known.sum()), float(self.shares[known].sum())
+        low = np.full(count, min(reweighting.smallest / part, 1 / count))
+        high = np.full(count, 1.0 if reweighting.largest == 1 else max(reweighting.largest / part, 1 / count))
         if reweighting.trust_region is not None:
             before = prior if self.current is None else np.where(self.weighted, self.current, prior)
-            before = np.where(known, before, 0.0) / before[known].sum()
-            weights = _towards(before, weights, known, reweighting.trust_region)
-        count = int(known.sum())
-        if reweighting.smallest:
-            weights = np.where(known, (1 - count * reweighting.smallest) * weights + reweighting.smallest, 0.0)
-        if reweighting.largest < 1 and reweighting.largest * count > 1:
-            # What a cap cuts off goes to the others, also where a small r has rounded all of them to 0.
-            positive = np.where(known, np.maximum(weights, SMALLEST), 0.0)
-            weights = capped_shares(positive, np.where(known, reweighting.largest, 0.0), 1.0)
-        return weights
+            before = nearest_within(before[known] / before[known].sum(), low, high)
+            before = np.maximum(before, SMALLEST)
+            low = np.maximum(low, before * math.exp(-reweighting.trust_region))
+            high = np.minimum(high, before * math.exp(min(reweighting.trust_region, LARGEST_EXPONENT)))
+        bounded = np.zeros(len(known))
+        bounded[known] = nearest_within(weights[known], low, high)
+        return bounded
 
     def learned_weights(self) -> Floats:
         """Returns the mean of the applied weights over steps (as DoReMi does, arXiv 2305.10429); shares if none."""
@@ -235,6 +247,7 @@ class Controller:
             "loss_sums": self.loss_sums.tolist(),
             "token_counts": self.token_counts.tolist(),
             "square_sums": self.square_sums.tolist(),
+            "squared_counts": self.squared_counts.tolist(),
             "new_tokens": self.new_tokens.tolist(),
             "ages": self.ages.tolist(),
             "start_losses": [None if math.isnan(loss) else loss for loss in self.start_losses.tolist()],
@@ -255,6 +268,9 @@ class Controller:
             if len(values) != len(self.shares):
                 raise FormatError(f"controller state has {len(values)} domains, expected {len(self.shares)}.")
             setattr(self, name, values)
+        self.squared_counts = np.array(
+            state.get("squared_counts", state["token_counts"]), np.float64
+        )  # not in older ones
         self.ages = np.array(state["ages"], np.int64)
         self.start_losses = np.array([math.nan if loss is None else loss for loss in state["start_losses"]])
         self.current = None if state["current"] is None else np.array(state["current"], np.float64)
@@ -263,32 +279,6 @@ class Controller:
             setattr(self, name, int(state[name]))
         if self.method is not None:
             self.method.load_state(state["method"])
-
-
-def _towards(before: Floats, target: Floats, known: Bools, largest_change: float) -> Floats:
-    """Returns the weights furthest from ``before`` on the geometric path to ``target`` within the trust region.
-
-    No weight's logarithm changes by more than ``largest_change``; all are normalized over ``known``.
-    """
-    start = np.log(np.maximum(before[known], SMALLEST))
-    step = np.log(np.maximum(target[known], SMALLEST)) - start
-
-    def at(t: float) -> Floats:
-        return np.asarray(softmax(start + t * step))
-
-    def change(t: float) -> float:
-        return float(np.abs(np.log(np.maximum(at(t), SMALLEST)) - start).max())
-
-    low, high = 0.0, 1.0
-    if change(1.0) > largest_change:
-        for _ in range(50):
-            middle = (low + high) / 2
-            low, high = (middle, high) if change(middle) <= largest_change else (low, middle)
-    else:
-        low = 1.0
-    weights = np.zeros(len(known))
-    weights[known] = at(low)
-    return weights
 
 
 def _reference(reference: Mapping[str, float] | None, names: Sequence[str] | None, reweighted: Bools) -> Floats:

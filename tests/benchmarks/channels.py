@@ -45,7 +45,7 @@ PARTS: list[tuple[Any, str, str]] = [
     (trainer.steering.feedback.Feedback, "begin", "planned shares"),
     (trainer.steering.feedback.Feedback, "take", "controller"),
     (trainer.steering.feedback.Feedback, "multipliers", "multipliers"),
-    (trainer.steering.feedback.Feedback, "redraw", "new shares of rows"),
+    (trainer.steering.feedback.Feedback, "_redraw", "new shares of rows"),
     (trainer.run.Run, "_record", "record"),
 ]
 

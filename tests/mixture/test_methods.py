@@ -124,6 +124,17 @@ def test_ado_records_a_hundred_losses_between_fits_or_all_there_are(refit: int, 
     assert [h[::2] for h in history] == [list(range(every, 31, every))] * 4
 
 
+def test_ado_prefers_also_among_very_many_domains() -> None:
+    """A floor of 0.01 each would be all there is to give from a hundred on."""
+    random, num_domains = np.random.default_rng(0), 200
+    control = Controller(Reweighting(method="ado", refit_steps=8), np.full(num_domains, 1 / num_domains))
+    counts, floors = np.full(num_domains, 10.0), random.uniform(1, 3, num_domains)
+    for n in range(1, 20):
+        losses = floors + np.where(np.arange(num_domains) < 10, 3.0 * n**-0.5, 0.0)
+        weights = control.update(losses * counts, counts)
+    assert weights[:10].min() > 5 * weights[10:].max() and weights.min() >= 0.4 / num_domains
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_one_domain_has_weight_one(method: str) -> None:
     assert step(controller(method, [1.0]), [3.7]) == [1.0]
@@ -183,11 +194,11 @@ def test_weights_are_a_distribution_within_bounds_and_resume_exactly(
                 assert weight == share
         known = whole.weighted
         if whole.current is not None:
-            inside = whole.current[known]
-            assert inside.sum() == pytest.approx(1)
-            assert (inside >= constants["smallest"] - 1e-12).all()
-            if constants["largest"] * known.sum() > 1:
-                assert (inside <= max(constants["largest"], 1 / known.sum()) + 1e-12).all()
+            assert whole.current[known].sum() == pytest.approx(1)
+            # Where the domains that losses may move have too little together, or too much, all get the same.
+            even = np.array(shares)[known].sum() / known.sum()
+            assert (np.array(weights)[known] >= min(constants["smallest"], even) - 1e-12).all()
+            assert (np.array(weights)[known] <= max(constants["largest"], even) + 1e-12).all()
 
 
 @settings(max_examples=40, deadline=None)
@@ -213,6 +224,41 @@ def test_a_trust_region_is_used_to_its_border_and_the_target_is_reached() -> Non
     assert last == pytest.approx(softmax([-1, 0, 0.5, 1]))
 
 
+def test_floor_cap_and_trust_region_hold_at_once_and_the_nearest_weights_are_reached() -> None:
+    """A floor that is mixed in anew with each update would pull weights to the middle, past any trust region."""
+    constants = {"smallest": 0.1, "largest": 0.4, "trust_region": 0.05}
+    control = controller("sow-identity", QUARTERS, r=0.3, **constants)
+    before = np.array(QUARTERS)
+    for _ in range(60):
+        weights = np.array(step(control, LOSSES))
+        assert weights.min() >= 0.1 - 1e-12 and weights.max() <= 0.4 + 1e-12
+        assert np.abs(np.log(weights / before)).max() <= 0.05 + 1e-9
+        before = weights
+    # softmax([-1, 0, 0.5, 1] / 0.3): the second is so far below the third that it stays at the floor, too.
+    assert weights.tolist() == pytest.approx([0.1, 0.1, 0.4, 0.4])
+
+
+def test_a_floor_is_of_all_weights_also_where_one_domain_is_left_alone() -> None:
+    control = controller("sow-identity", [0.2, 0.2, 0.2, 0.4], [True, True, True, False], r=0.1, smallest=0.05)
+    weights = step(control, [1.0, 2.0, 3.0, 9.0])
+    assert weights == pytest.approx([0.05, 0.05, 0.5, 0.4], abs=1e-4) and min(weights) >= 0.05 - 1e-12
+
+
+def test_a_cap_of_an_even_share_makes_weights_even() -> None:
+    assert step(controller("sow-identity", [0.5, 0.5], largest=0.5), [2.0, 3.0]) == [0.5, 0.5]
+
+
+def test_one_domain_that_is_far_off_holds_no_other_back_in_a_trust_region() -> None:
+    """Weights near 0 take many updates to come back; the others go their own way meanwhile."""
+    control = controller("sow-identity", QUARTERS, r=0.02)
+    step(control, [1.0, 3.0, 2.99, 3.0])
+    control.reweighting = control.reweighting.model_copy(update={"trust_region": 0.2})
+    before = control.weights
+    after = np.array(step(control, [3.0, 3.0, 1.0, 1.1]))
+    assert before[0] < 1e-40
+    assert after[1] / before[1] == pytest.approx(math.exp(0.2))
+
+
 def test_signals() -> None:
     expected = softmax([-1, 1])
     assert step(controller("sow-identity", [0.5, 0.5], signal="excess"), [2.5, 2.0]) == pytest.approx(expected)
@@ -230,6 +276,31 @@ def test_noise_widens_the_range() -> None:
     weights = control.update(means * counts, counts, (means**2 + deviation**2) * counts)
     assert control.standard_errors() == pytest.approx([0.15, 0.075])
     assert weights[1] / weights[0] == pytest.approx(math.exp(2 * 0.1 / 0.3))
+
+
+def test_the_standard_error_of_an_average_over_steps_is_how_much_it_varies() -> None:
+    """Many controllers, each with its own noise: their averages differ by as much as each of them says."""
+    random = np.random.default_rng(5)
+    num_domains, counts, deviation = 4000, 10.0, 0.7
+    control = Controller(Reweighting(ema=0.8), np.full(num_domains, 1 / num_domains))
+    for _ in range(40):
+        losses = random.normal(3.0, deviation, (num_domains, int(counts)))
+        control.update(losses.sum(1), np.full(num_domains, counts), (losses**2).sum(1))
+    assert control.standard_errors().mean() == pytest.approx(control.mean_losses().std(), rel=0.05)
+    assert control.standard_errors().mean() == pytest.approx(deviation * math.sqrt(0.2 / 1.8 / counts), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("signal", "unit"), [("bits-per-byte", [4 * math.log(2), 3 * math.log(2)]), ("relative", [2, 2])]
+)
+def test_noise_is_measured_in_the_unit_of_the_signal(signal: str, unit: list[float]) -> None:
+    control = controller("sow-identity", [0.5, 0.5], noise_floor=2, signal=signal, warmup_steps=1)
+    counts, deviation = np.array([100.0, 400.0]), 1.5
+    for means in (np.array([2.0, 2.0]), np.array([2.0, 2.1])):
+        weights = control.update(means * counts, counts, (means**2 + deviation**2) * counts)
+    signals, errors = np.array([2.0, 2.1]) / unit, np.array([0.15, 0.075]) / unit
+    expected = 2 * (signals[1] - signals[0]) / max(abs(signals[1] - signals[0]), 2 * errors.max())
+    assert math.log(weights[1] / weights[0]) == pytest.approx(expected)
 
 
 def test_r_goes_from_start_to_end() -> None:

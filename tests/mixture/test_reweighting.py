@@ -186,9 +186,9 @@ def test_no_losses_and_no_constants_make_weights_that_are_none(
         json.dumps(control.state(), allow_nan=False)
         if control.current is not None:
             inside = control.current[control.weighted]
-            assert inside.min() >= smallest - 1e-12
-            if largest * len(inside) > 1:
-                assert inside.max() <= largest + 1e-12
+            part = control.shares[control.weighted].sum()
+            assert inside.min() >= min(smallest / part, 1 / len(inside)) - 1e-12
+            assert inside.max() <= max(largest / part, 1 / len(inside)) + 1e-12
     assert control.learned_weights().sum() == pytest.approx(1, abs=1e-9)
 
 

@@ -150,7 +150,7 @@ def test_checkpoints_of_another_model_and_damaged_ones(mixture: Path, tmp_path: 
     for options, what in (
         (["--preset", "5m"], "model.num_layers was 4, now 5"),
         (["--qk-norm"], "model.qk_norm was False, now True"),
-        (["--optimizer", "lion"], "optimizer.name was adamw, now lion"),
+        (["--optimizer", "muon"], "optimizer.name was adamw, now muon"),
     ):
         message = error_of("--mixture", mixture, *SMALL, *options)
         assert f"step-00000004 was made with another configuration: {what}" in message

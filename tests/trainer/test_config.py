@@ -49,6 +49,11 @@ def test_the_method_can_be_overridden(make_config: MakeConfig) -> None:
     assert make_config().reweighting.method == "sow-identity"
     overridden = make_config(reweighting="none").reweighting
     assert (overridden.method, overridden.ema) == ("none", 0.5)
+    rates = {
+        name: make_config(optimizer=name).optimizer.learning_rate for name in ("adamw", "muon", "lion", "adafactor")
+    }
+    assert rates == {"adamw": 1.5e-3, "muon": 1.5e-3, "lion": pytest.approx(3e-4), "adafactor": pytest.approx(0.03)}
+    assert make_config(optimizer="lion", learning_rate=1e-3).optimizer.learning_rate == 1e-3
     assert make_config(normalization="batch").loss.normalization == "batch"
 
 
@@ -59,6 +64,9 @@ def test_the_method_can_be_overridden(make_config: MakeConfig) -> None:
         ({"reweighting": "sow"}, "--reweighting sow is unknown"),
         ({"normalization": "batches"}, "did you mean 'batch'"),
         ({"steps": 0}, "--steps is 0; expected at least 1"),
+        ({"weight_decay": -0.1}, r"--weight-decay is -0\.1; expected 0 \(none\) or more"),
+        ({"spike_threshold": float("nan")}, "--spike-threshold is nan; expected a number above 0"),
+        ({"warmup_steps": -1}, r"--warmup-steps is -1; expected 0 \(none\) or more"),
         ({"batch_size": -1}, "--batch-size is -1"),
         ({"sequence_length": 0}, "--sequence-length is 0"),
         ({"checkpoint_every": 0}, "--checkpoint-every is 0"),

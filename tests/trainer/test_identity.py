@@ -27,6 +27,9 @@ def test_identity_holds_what_decides_the_numbers_and_nothing_else(make_config: M
     code = manifest.domains["code"].model_copy(update={"weight": 0.41})
     reweighted = manifest.model_copy(update={"domains": {**manifest.domains, "code": code}})
     assert identity(make_config(), reweighted, hashes) != same
+    fixed = manifest.domains["code"].model_copy(update={"reweighted": False})
+    left_alone = manifest.model_copy(update={"domains": {**manifest.domains, "code": fixed}})
+    assert identity(make_config(), left_alone, hashes) != same
     assert identity(make_config(), manifest, {**hashes, "code": ["b" * 64]}) != same
     assert json.loads(json.dumps(same)) == same
 

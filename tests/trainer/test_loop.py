@@ -25,7 +25,7 @@ import trainer.step
 from dataeng.errors import ConfigError, DataengError, FormatError, LeaseError
 from dataeng.formats import atomic
 from dataeng.formats.atomic import sha256_file
-from dataeng.formats.mixture import Domain, load_mixture, save_mixture
+from dataeng.formats.mixture import Domain, MixtureStage, load_mixture, save_mixture
 from trainer.config import TrainConfig
 from trainer.data.rows import MixtureRows
 from trainer.device import OnItsWay
@@ -514,6 +514,32 @@ def test_shares_follow_the_weights(make_config: MakeConfig, mixture: Path, feedb
         assert (multipliers == 1).all()
     else:
         np.testing.assert_allclose(multipliers, np.minimum(weights / shares, 4.0), rtol=1e-6)
+
+
+def test_a_new_stage_is_drawn_and_judged_as_its_own(make_config: MakeConfig, mixture: Path) -> None:
+    """From its first row on: shares follow the weights among its own domains, and their losses are no spikes."""
+    manifest = load_mixture(mixture)
+    names = list(manifest.domains)
+    changed = manifest.model_copy(
+        update={
+            "reweighting": manifest.reweighting.model_copy(update={"feedback": "sampling", "warmup_steps": 1}),
+            "schedule": [
+                MixtureStage(name="one", until=0.5, weights=dict(zip(names, [0.6, 0.4, 0.0], strict=True))),
+                MixtureStage(name="two", until=1.0, weights=dict(zip(names, [0.0, 0.4, 0.6], strict=True))),
+            ],
+        }
+    )
+    save_mixture(mixture, changed)
+    config = make_config(steps=8, batch_size=4)
+    run(config)
+    metrics = numbers(config.out)[0]
+    shares = metrics["share"].to_numpy().reshape(8, 3)
+    tokens = metrics["tokens"].to_numpy().reshape(8, 3)
+    assert (shares[:4, 2] == 0).all() and (shares[4:, 0] == 0).all()
+    np.testing.assert_allclose(shares[4, 1:], [0.4, 0.6], atol=0.02)  # as planned: nothing is known of the third yet
+    assert (tokens[:4, 2] == 0).all() and (tokens[4:, 0] == 0).all() and tokens[4, 2] > 0
+    state = json.loads((config.out / "checkpoints/step-00000008/state.json").read_text())
+    assert state["spikes"]["stage"] == 1 and len(state["spikes"]["loss"]) == 4
 
 
 def test_checkpoints_in_the_background_are_the_same(make_config: MakeConfig, tmp_path: Path) -> None:

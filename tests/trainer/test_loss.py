@@ -45,6 +45,12 @@ def test_planned_multipliers_are_weight_over_share_up_to_the_cap() -> None:
     assert found == pytest.approx([0.4, 2 / 3, 4.0])
 
 
+def test_rows_of_the_next_stage_count_in_the_step_in_which_it_begins() -> None:
+    shares = np.array([0.75, 0.25, 0.0])
+    found = loss_multipliers(shares, shares, np.array([4.0, 2.0, 2.0]), "planned", 4.0)
+    assert found.tolist() == [1.0, 1.0, 1.0]
+
+
 def test_batch_multipliers_give_the_weighted_sum_of_domain_means() -> None:
     weights, shares = np.array([0.2, 0.3, 0.5]), np.array([0.4, 0.4, 0.2])
     losses, domains = torch.tensor([1.0, 3.0, 5.0, 7.0, 9.0, 2.0]), torch.tensor([0, 0, 1, 1, 1, 2])
@@ -57,6 +63,15 @@ def test_batch_multipliers_leave_out_absent_domains() -> None:
     counts = counts_of(domains, 3)
     multipliers = loss_multipliers(np.array([0.2, 0.3, 0.6]), np.full(3, 1 / 3), counts, "batch", math.inf)
     assert weighted(losses, domains, multipliers).item() == pytest.approx(0.25 * 2 + 0.75 * 8)
+
+
+def test_weights_that_a_softmax_rounded_to_zero_leave_a_step_without_objective() -> None:
+    """Only domains of weight 0 are in it: nothing is learned, rather than not a number."""
+    for normalization in ("planned", "batch"):
+        found = loss_multipliers(
+            np.array([0.0, 0.0, 1.0]), np.full(3, 1 / 3), np.array([5.0, 5.0, 0.0]), normalization, 4
+        )
+        assert found[:2].tolist() == [0.0, 0.0]
 
 
 def test_weights_equal_to_shares_give_the_plain_mean() -> None:

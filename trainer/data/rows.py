@@ -29,6 +29,7 @@ Floats = npt.NDArray[np.float64]
 
 #: Packs below this many bytes are verified at every start: seconds of hashing. Larger ones only when asked for.
 VERIFIED_BYTES = 4_000_000_000
+ROUNDING = 1e-6  # of a row
 
 
 class MixtureRows:
@@ -138,10 +139,15 @@ class MixtureRows:
             )
         wanted = [(until, self.row_shares(weights)) for until, weights in stages_of(self.manifest)]
         planned = planned_stages(wanted, allowed, total, [stage.name for stage in self.manifest.schedule])
-        ends: list[int | None] = [*stage_ends(planned, total)[:-1], None]
+        if len(planned) == 1:
+            return [SampledStage(shares=tuple(planned[0][1].tolist()))]
+        ends = stage_ends(planned, total)
+        draws = np.diff([0, *ends])[:, None] * np.stack([shares for _, shares in planned])
+        later = draws[::-1].cumsum(axis=0)[::-1] - draws  # what the stages behind each one draw
+        limits = np.where(np.isfinite(allowed), np.maximum(np.floor(allowed - later + ROUNDING), 0), -1).astype(int)
         return [
-            SampledStage(until_row=end, shares=tuple(shares.tolist()))
-            for end, (_, shares) in zip(ends, planned, strict=True)
+            SampledStage(until_row=end, shares=tuple(shares.tolist()), max_rows=tuple(most))
+            for end, (_, shares), most in zip([*ends[:-1], None], planned, limits.tolist(), strict=True)
         ]
 
     def sampler(self, stages: Sequence[SampledStage], seed: int) -> MixtureSampler:

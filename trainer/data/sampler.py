@@ -42,10 +42,16 @@ class SampledDomain:
 
 @dataclass(frozen=True, kw_only=True)
 class SampledStage:
-    """Shares of rows, one per domain, that hold until so many rows were planned; None: to the end."""
+    """Shares of rows, one per domain, that hold until so many rows were planned; None: to the end.
+
+    ``max_rows`` are the rows that each domain may have given when the stage ends, negative for any number: its cap less
+    what later stages have planned with. Rounding, or shares that were set, would otherwise use up in one stage what
+    alone fills another. None: the domains' own caps.
+    """
 
     until_row: int | None = None
     shares: tuple[float, ...]
+    max_rows: tuple[int, ...] | None = None
 
 
 def rank_part(count: int, rank: int, num_ranks: int) -> slice:
@@ -73,8 +79,12 @@ class MixtureSampler:
     @property
     def stage(self) -> int:
         """Number of the stage that the next row is of."""
+        return self.stage_at(self.num_planned)
+
+    def stage_at(self, row: int) -> int:
+        """Returns the number of the stage that a row is of, rows counted from 0."""
         for i, stage in enumerate(self.stages):
-            if stage.until_row is None or self.num_planned < stage.until_row:
+            if stage.until_row is None or row < stage.until_row:
                 return i
         return len(self.stages) - 1
 
@@ -120,10 +130,16 @@ class MixtureSampler:
         """Returns the domains of the next rows, and each row's running number within its domain, epochs included."""
         planned: list[tuple[Ints, Ints]] = []
         while count > 0:
-            until = self.stages[self.stage].until_row
+            stage = self.stages[self.stage]
+            until = stage.until_row
             wanted = count if until is None else min(count, max(1, until - self.num_planned))
-            planned.append(blend(self.shares, self._caps, self.drawn, self.deficits, wanted))
-            taken = len(planned[-1][0])
+            shares, taken = self.shares, 0
+            if stage.max_rows is not None:
+                planned.append(blend(shares, np.array(stage.max_rows), self.drawn, self.deficits, wanted))
+                taken = len(planned[-1][0])
+            if taken < wanted:  # as a rule only where there are no others
+                planned.append(blend(shares, self._caps, self.drawn, self.deficits, wanted - taken))
+                taken += len(planned[-1][0])
             self.num_planned += taken
             count = count - taken if taken == wanted else 0
         if len(planned) == 1:

@@ -12,9 +12,18 @@ from rich.text import Text
 from dataeng.formats.mixture import load_mixture
 from trainer.device import choose_device
 from trainer.evaluation.continuations import ContinuationScore, score_continuations
-from trainer.evaluation.held_out import DomainChange, DomainScore, compare, held_out_rows, load_model, score
+from trainer.evaluation.held_out import (
+    DomainChange,
+    DomainScore,
+    compare,
+    context_length,
+    held_out_rows,
+    load_model,
+    score,
+)
 from trainer.huggingface.tokenizer_files import tokenizer_of
 
+DEFAULT_LENGTH = 512  # tokens of a row
 VERDICT_STYLES = {"learned": "green", "forgot": "red", "same": ""}
 
 
@@ -33,18 +42,23 @@ def evaluate_model(
     mixture: Path,
     before: Path | None,
     tokens_per_domain: int,
-    sequence_length: int,
+    sequence_length: int | None,
     num_continuations: int,
     device: str | None,
 ) -> Evaluation:
     """Scores ``model``, and ``before`` on the same rows and prompts, one after the other.
 
+    ``sequence_length`` None: rows of `DEFAULT_LENGTH` tokens, or as long as every model's context allows.
+
     Raises `DataengError` for models or packs that do not fit together.
     """
     manifest, where = load_mixture(mixture), choose_device(device)
+    models = [model] if before is None else [model, before]
+    if sequence_length is None:
+        sequence_length = min(DEFAULT_LENGTH, *map(context_length, models))
     rows = held_out_rows(manifest, mixture, sequence_length)
     found: list[tuple[list[DomainScore], list[ContinuationScore]]] = []
-    for path in [model] if before is None else [model, before]:
+    for path in models:
         loaded = load_model(path, manifest, mixture, where)
         continued: list[ContinuationScore] = []
         if num_continuations:

@@ -23,7 +23,7 @@ from dataeng.formats.mixture import MixtureManifest
 from trainer.data.rows import MixtureRows
 from trainer.device import autocast
 from trainer.huggingface.config import CONFIG_NAME, read_model_config
-from trainer.huggingface.export import model_of, open_checkpoint
+from trainer.huggingface.export import checkpoint_config, model_of, open_checkpoint
 from trainer.huggingface.tokenizer_files import check_same_tokenizer
 from trainer.huggingface.weights import load_weights
 from trainer.model.attention import documents_of
@@ -103,6 +103,12 @@ def load_model(path: Path, manifest: MixtureManifest, mixture: Path, device: tor
             )
         model = model_of(source)
     return model.to(device).eval()
+
+
+def context_length(path: Path) -> int:
+    """Returns how many positions the model in ``path`` was made for; beyond them, losses say little about it."""
+    config = read_model_config(path) if (path / CONFIG_NAME).exists() else checkpoint_config(path)
+    return config.max_positions
 
 
 def held_out_rows(manifest: MixtureManifest, mixture: Path, sequence_length: int) -> MixtureRows:

@@ -182,23 +182,14 @@ def open_checkpoint(path: Path) -> Source:
     Raises `ConfigError` where there is none, and `FormatError` where it is damaged.
     """
     folder = _checkpoint_folder(path)
-    try:
-        state = read_json(folder / STATE_NAME)
-        identity, listed = state["identity"], state["files"][SINGLE_NAME]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FormatError(f"cannot read checkpoint {folder / STATE_NAME}: {error!r}.") from error
-    if state.get("format") != FORMAT:
-        raise FormatError(f"{folder} is not a checkpoint of this trainer (expected format '{FORMAT}').")
-    weights = folder / SINGLE_NAME
-    if not weights.exists() or sha256_file(weights) != listed["sha256"]:
+    state = _state(folder)
+    identity, weights = state["identity"], folder / SINGLE_NAME
+    if not weights.exists() or sha256_file(weights) != state["files"][SINGLE_NAME]["sha256"]:
         raise FormatError(f"{weights} is missing or was altered: its SHA-256 is not the one in {STATE_NAME}.")
     try:
         run = read_json(folder.parents[1] / "training.json")["config"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FormatError(f"cannot read what the run was: {folder.parents[1] / 'training.json'}: {error!r}.") from error
-    values = {key.removeprefix("model."): value for key, value in identity.items() if key.startswith("model.")}
-    if values.get("rope_scaling") is not None:
-        values["rope_scaling"] = RopeScaling(**values["rope_scaling"])
     lora = None
     if "lora.rank" in identity:
         targets = tuple(identity["lora.targets"].split(", "))
@@ -207,7 +198,7 @@ def open_checkpoint(path: Path) -> Source:
     return Source(
         folder=folder,
         step=int(state["step"]),
-        model=ModelConfig(**values),
+        model=_model_config(identity),
         lora=lora,
         init_from=None if run.get("init_from") is None else Path(run["init_from"]),
         init_from_sha256=identity.get("init_from_sha256"),
@@ -216,6 +207,29 @@ def open_checkpoint(path: Path) -> Source:
         read=opened.get_tensor,
         names=frozenset(opened.keys()),
     )
+
+
+def checkpoint_config(path: Path) -> ModelConfig:
+    """Returns the shape of a checkpoint's model, or of a run's newest; its weights are not looked at."""
+    return _model_config(_state(_checkpoint_folder(path))["identity"])
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = read_json(folder / STATE_NAME)
+        _ = state["identity"]["tokenizer_sha256"], state["files"][SINGLE_NAME]["sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FormatError(f"cannot read checkpoint {folder / STATE_NAME}: {error!r}.") from error
+    if state.get("format") != FORMAT:
+        raise FormatError(f"{folder} is not a checkpoint of this trainer (expected format '{FORMAT}').")
+    return state
+
+
+def _model_config(identity: dict[str, Any]) -> ModelConfig:
+    values = {key.removeprefix("model."): value for key, value in identity.items() if key.startswith("model.")}
+    if values.get("rope_scaling") is not None:
+        values["rope_scaling"] = RopeScaling(**values["rope_scaling"])
+    return ModelConfig(**values)
 
 
 def model_of(source: Source) -> Decoder:

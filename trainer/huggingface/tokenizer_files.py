@@ -1,8 +1,8 @@
 """The tokenizer behind a mixture's packs: where it is, and whether a pretrained model has the same.
 
 A model that meets token ids of another tokenizer trains without any error, on nonsense. So sameness is proven, not
-assumed: the same bytes, or the same vocabulary, merges, normalizer and pre-tokenizer (transformers writes a
-``tokenizer.json`` anew whenever it saves one, in other bytes).
+assumed: the same bytes, or the same vocabulary, merges, options of the model, normalizer and pre-tokenizer
+(transformers writes a ``tokenizer.json`` anew whenever it saves one, in other bytes).
 """
 
 from __future__ import annotations
@@ -19,6 +19,11 @@ from dataeng.formats.mixture import MixtureManifest
 from dataeng.formats.pack import load_manifest
 
 TOKENIZER_NAME = "tokenizer.json"
+#: Besides vocabulary and merges, what decides the ids of a text. Files of old versions leave out what is not set.
+MODEL_OPTIONS = (
+    "unk_token", "unk_id", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback", "ignore_merges",
+    "dropout",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,9 @@ def _difference(theirs: dict[str, Any], ours: dict[str, Any]) -> str | None:
             return f"the token {token!r} has the id {ids_theirs.get(token)} there, {ids_ours.get(token)} here"
     if _merges(theirs) != _merges(ours):
         return "their merges differ"
+    for option in MODEL_OPTIONS:
+        if (theirs["model"].get(option) or None) != (ours["model"].get(option) or None):
+            return f"their models' {option} differs"
     for part in ("normalizer", "pre_tokenizer"):
         if theirs.get(part) != ours.get(part):
             return f"their {part} differs"

@@ -23,11 +23,11 @@ DECAYS: dict[str, Callable[[float], float]] = {
 def learning_rate_factor(step: int, num_steps: int, config: ScheduleConfig) -> float:
     """Returns the factor on the peak learning rate at ``step`` (1 … ``num_steps``).
 
-    After a linear warmup over ``warmup_steps``: ``wsd`` stays at 1 and decays over the last ``decay_steps`` (warmup,
-    stable, decay; Hu et al., arXiv 2404.06395); ``cosine`` and ``linear`` decay from the warmup's end to the run's
-    (cosine: Loshchilov and Hutter, arXiv 1608.03983); ``constant`` stays. Decays end at ``final_factor``.
+    After a linear warmup over ``warmup_steps`` (0: none): ``wsd`` stays at 1 and decays over the last ``decay_steps``
+    (warmup, stable, decay; Hu et al., arXiv 2404.06395); ``cosine`` and ``linear`` decay from the warmup's end to the
+    run's (cosine: Loshchilov and Hutter, arXiv 1608.03983); ``constant`` stays. Decays end at ``final_factor``.
     """
-    factor = min(1.0, step / config.warmup_steps)
+    factor = min(1.0, step / max(config.warmup_steps, 1))
     if config.name == "constant":
         return factor
     decay_steps = config.decay_steps if config.name == "wsd" else max(num_steps - config.warmup_steps, 1)

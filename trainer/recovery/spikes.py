@@ -3,7 +3,8 @@
 A value is compared with the median of the last accepted steps, in units of their median absolute deviation (times
 1.4826, which makes it the standard deviation of a normal distribution): one spike moves neither. Only upwards counts.
 Gradient norms are compared by their logarithms: they vary by factors. OLMo-core skips steps beyond 6 standard
-deviations of the last 128; the window and the threshold are the same here.
+deviations of the last 128; the window and the threshold are the same here. A stage of the mixture's schedule has a
+window of its own: its domains' losses may lie far above those of the domains before.
 """
 
 from __future__ import annotations
@@ -42,11 +43,15 @@ class SpikeDetector:
     """Judges steps, one after the other."""
 
     def __init__(self, threshold: float = 6.0, window: int = WINDOW, min_steps: int = MIN_STEPS) -> None:
-        self.threshold, self.min_steps = threshold, min_steps
+        self.threshold, self.min_steps, self.stage = threshold, min_steps, 0
         self.accepted: dict[str, deque[float]] = {"loss": deque(maxlen=window), "gradient norm": deque(maxlen=window)}
 
-    def judge(self, step: int, loss: float, gradient_norm: float) -> Spike | None:
-        """Returns what is wrong with a step, or None; a step without fault joins the window."""
+    def judge(self, step: int, loss: float, gradient_norm: float, stage: int = 0) -> Spike | None:
+        """Returns what is wrong with a step, or None; a step without fault joins the window of its ``stage``."""
+        if stage != self.stage:
+            self.stage = stage
+            for accepted in self.accepted.values():
+                accepted.clear()
         values = {"loss": loss, "gradient norm": gradient_norm}
         for name, value in values.items():
             if not math.isfinite(value):
@@ -71,13 +76,14 @@ class SpikeDetector:
 
     def state(self) -> dict[str, Any]:
         """Returns the window as JSON values."""
-        return {name: list(values) for name, values in self.accepted.items()}
+        return {**{name: list(values) for name, values in self.accepted.items()}, "stage": self.stage}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Restores `state`."""
         for name, values in self.accepted.items():
             values.clear()
             values.extend(float(value) for value in state[name])
+        self.stage = int(state.get("stage", 0))  # not in older ones
 
 
 def _on_scale(name: str, value: float) -> float:

@@ -65,6 +65,7 @@ class Feedback:
         """Sets the shares of labels of the step that is drawn next, as its stage plans and as it is drawn."""
         sampler = self.loader.sampler
         self.controller.shares = self.stage_shares[sampler.stage]
+        self._redraw()
         self.drawn_shares = self.rows.label_shares(sampler.shares)
 
     def is_moved_by(self, step: int) -> bool:
@@ -88,8 +89,8 @@ class Feedback:
         cap = loss.max_multiplier if reweighting.method != "none" else math.inf
         return loss_multipliers(self.weights, self.drawn_shares, token_counts, loss.normalization, cap)
 
-    def redraw(self) -> None:
-        """Lets the shares of rows follow the weights, where the manifest says so."""
+    def _redraw(self) -> None:
+        """Lets the shares of rows follow the weights, which are those of the stage, where the manifest says so."""
         if self.config.reweighting.feedback == "loss" or self.config.reweighting.method == "none":
             return
         shares = self.rows.row_shares_for_labels(self.weights)

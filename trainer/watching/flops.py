@@ -55,7 +55,7 @@ PEAK_FLOPS: list[tuple[str, float]] = [
     ("RTX 3090", 71e12),
     ("MI325X", 1307.4e12),
     ("MI300X", 1307.4e12),
-    ("MI250X", 383e12),
+    ("MI250X", 191.5e12),  # of each of its two dies, which PyTorch counts as two devices
 ]
 #: A part of a GPU has a part of its peak, and a notebook's GPU shares no more than the name.
 NOT_WHOLE = ("MIG", "Laptop", "Max-Q")

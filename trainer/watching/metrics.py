@@ -225,14 +225,14 @@ class MetricsWriter:
         return int(step), float(loss)
 
     def summary(self, names: Iterable[str]) -> list[DomainSummary]:
-        """Returns each domain's beginning and end, from the written metrics."""
+        """Returns each domain's beginning and end, from the written metrics; losses of steps that were finite."""
         metrics, validation = self.read("metrics"), self.read("validation")
         num_steps = metrics["step"].n_unique()
         window = max(1, min(10, num_steps // 10))
         summaries = []
         for name in names:
             rows = metrics.filter(pl.col("domain") == name)
-            losses = rows.drop_nulls("loss")
+            losses = rows.filter(pl.col("loss").is_finite())
             held_out = validation.filter(pl.col("domain") == name).tail(1)["loss"]
             summaries.append(
                 DomainSummary(

@@ -6,6 +6,7 @@ Pictures are SVG within the page: it needs no network and no scripts. Everything
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,7 +164,9 @@ def _flat(config: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 
 def _mean(values: pl.Series) -> float:
-    return float(values.to_numpy().mean())
+    """Mean of what is finite: a step that was left out may not be."""
+    finite = values.filter(values.is_finite())
+    return float(finite.to_numpy().mean()) if len(finite) else math.nan
 
 
 def _count(value: float) -> str:

@@ -7,12 +7,15 @@ program can be found again in another. None of them is imported before it is use
 from __future__ import annotations
 
 import os
+import re
+import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from dataeng.errors import ConfigError, nearest
+from dataeng.formats.atomic import write_bytes
 from trainer.watching.metrics import StepRecord, ValidationRecord
 from trainer.watching.progress import Watcher
 
@@ -48,12 +51,12 @@ def held_out_scalars(record: ValidationRecord) -> dict[str, float]:
 
 
 class TensorBoard:
-    """Event files in ``<run>/tensorboard``."""
+    """Event files in ``<run>/tensorboard``; steps that a resumed run makes again replace those of before."""
 
-    def __init__(self, out: Path, config: dict[str, Any]) -> None:
+    def __init__(self, out: Path, config: dict[str, Any], first_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer = SummaryWriter(str(out / "tensorboard"))
+        self.writer = SummaryWriter(str(out / "tensorboard"), purge_step=first_step)
         self.writer.add_text("config", _as_markdown(config))
 
     def log(self, step: int, values: dict[str, float]) -> None:
@@ -65,16 +68,25 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run of the project ``WANDB_PROJECT`` (default: trainer), with files in ``<run>/wandb``; resumed by its id."""
+    """A run of the project ``WANDB_PROJECT`` (default: trainer), with files in ``<run>/wandb``.
 
-    def __init__(self, out: Path, config: dict[str, Any]) -> None:
+    A resumed run goes on in it, one that starts over in another: its id is in ``<run>/wandb_run_id``.
+    """
+
+    ID_NAME = "wandb_run_id"
+
+    def __init__(self, out: Path, config: dict[str, Any], first_step: int) -> None:
         import wandb
 
         out.mkdir(parents=True, exist_ok=True)
-        name = out.resolve().parts[-3:]
+        name, known = out.resolve().parts[-3:], out / self.ID_NAME
+        if first_step == 1 or not known.exists():
+            # Not the folder's name alone: folders elsewhere are called the same.
+            slug = re.sub(r"[^A-Za-z0-9_]+", "-", "-".join(name)).strip("-")
+            write_bytes(known, f"{slug}-{secrets.token_hex(4)}".encode())
         self.run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "trainer"),
-            id="-".join(name).replace(".", "-"),
+            id=known.read_text(),
             name="/".join(name),
             dir=str(out),
             config=config,
@@ -89,9 +101,14 @@ class WeightsAndBiases:
 
 
 class MLflow:
-    """A run where ``MLFLOW_TRACKING_URI`` points (default: the folder ``mlruns`` in the run folder)."""
+    """A run where ``MLFLOW_TRACKING_URI`` points (default: the folder ``mlruns`` in the run folder).
 
-    def __init__(self, out: Path, config: dict[str, Any]) -> None:
+    A resumed run goes on in it: its id is in ``<run>/mlflow_run_id``.
+    """
+
+    ID_NAME = "mlflow_run_id"
+
+    def __init__(self, out: Path, config: dict[str, Any], first_step: int) -> None:
         import mlflow
 
         out.mkdir(parents=True, exist_ok=True)
@@ -102,9 +119,22 @@ class MLflow:
             mlflow.set_tracking_uri((out / "mlruns").resolve().as_uri())
         self.mlflow = mlflow
         mlflow.set_experiment("trainer")
-        mlflow.start_run(run_name="/".join(out.resolve().parts[-3:]))
+        if first_step > 1 and self._goes_on(out / self.ID_NAME):
+            return
+        started = mlflow.start_run(run_name="/".join(out.resolve().parts[-3:]))
+        write_bytes(out / self.ID_NAME, started.info.run_id.encode())
         flat = {name: str(value)[:500] for name, value in _flat(config).items()}
         mlflow.log_params(flat)
+
+    def _goes_on(self, known: Path) -> bool:
+        """Whether the run of before is still there, and now goes on."""
+        if not known.exists():
+            return False
+        try:
+            self.mlflow.start_run(run_id=known.read_text())
+        except self.mlflow.exceptions.MlflowException:  # deleted, or on another server
+            return False
+        return True
 
     def log(self, step: int, values: dict[str, float]) -> None:
         self.mlflow.log_metrics(values, step=step)
@@ -113,7 +143,7 @@ class MLflow:
         self.mlflow.end_run("FAILED" if failed else "FINISHED")
 
 
-TRACKERS: dict[str, Callable[[Path, dict[str, Any]], TensorBoard | WeightsAndBiases | MLflow]] = {
+TRACKERS: dict[str, Callable[[Path, dict[str, Any], int], TensorBoard | WeightsAndBiases | MLflow]] = {
     "tensorboard": TensorBoard,
     "wandb": WeightsAndBiases,
     "mlflow": MLflow,
@@ -140,7 +170,7 @@ class TrackedWatcher:
         self.num_steps = num_steps
         for name in self.names:
             try:
-                self.trackers.append(TRACKERS[name](self.out, self.config))
+                self.trackers.append(TRACKERS[name](self.out, self.config, first_step))
             except ImportError as error:
                 raise ConfigError(f"--log {name} needs '{error.name}': pip install '{error.name}'.") from error
         self.watcher.begin(first_step, num_steps)

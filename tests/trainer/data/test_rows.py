@@ -109,6 +109,28 @@ def test_a_schedule_becomes_stages_of_rows(write_pack: WritePack, tmp_path: Path
         rows.planned_stages(84)
 
 
+@pytest.mark.parametrize("followed", [None, [0.1, 0.1, 0.8]])
+def test_what_a_later_stage_needs_is_left_for_it(
+    write_pack: WritePack, tmp_path: Path, followed: list[float] | None
+) -> None:
+    """A stage of pairs alone: an earlier one would use up their cap by rounding, or by following learned weights."""
+    domains = {}
+    for token, (name, count) in enumerate({"web": 101, "code": 101, "qa": 51}.items()):
+        write_pack(tmp_path / name, name, [[[token] * count]])
+        domains[name] = ([name], 1, count)
+    schedule = [
+        MixtureStage(name="most", until=0.7, weights={"web": 0.4, "code": 0.4, "qa": 0.2}),
+        MixtureStage(name="last", until=1.0, weights={"web": 0.0, "code": 0.0, "qa": 1.0}),
+    ]
+    manifest = manifest_of(domains, qa=1).model_copy(update={"schedule": schedule})
+    rows = MixtureRows(manifest, tmp_path / "mix.json", 10)
+    sampler = rows.sampler(rows.planned_stages(12), 0)  # stages of 8 and 4 rows; 5 of qa are there
+    if followed is not None:
+        sampler.set_shares(followed)
+    assert np.bincount(sampler.take(8)[0]).tolist()[2] <= 1
+    assert sampler.take(4)[0].tolist() == [2] * 4
+
+
 def test_a_curriculum_s_rows_are_not_shuffled(write_pack: WritePack, tmp_path: Path) -> None:
     folder = write_pack(tmp_path / "web", "web", [[[3] * 5, [1] * 5, [2] * 5]])
     pl.DataFrame({"perplexity": [30.0, 10.0, 20.0]}).write_parquet(folder / "00000.docs.parquet")

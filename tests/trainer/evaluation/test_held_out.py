@@ -17,7 +17,7 @@ from dataeng.errors import ConfigError
 from dataeng.formats.mixture import load_mixture
 from trainer.cli import app
 from trainer.config import TrainConfig
-from trainer.evaluation.continuations import continue_greedily, score_continuations
+from trainer.evaluation.continuations import Words, continue_greedily, score_continuations
 from trainer.evaluation.held_out import chosen_rows, compare, held_out_rows, load_model, score
 from trainer.huggingface.export import export_checkpoint
 from trainer.loop import train
@@ -102,6 +102,12 @@ def test_the_command_shows_losses_changes_and_a_verdict(
     assert called.exit_code == 0, called.output
     assert "learned: code, prose, tables; forgotten: nothing" in called.output
     assert "bits/byte" in called.output and "perplexity" in called.output
+    # The model was made for 64 positions: by default it is not asked about more.
+    without = [option for option in options if option not in ("--sequence-length", "64")]
+    assert (
+        CliRunner().invoke(app, ["evaluate", str(config.out), "--before", str(before), *without]).output
+        == called.output
+    )
 
 
 def test_a_model_of_another_tokenizer_is_refused(
@@ -130,6 +136,20 @@ def test_the_most_likely_tokens_follow() -> None:
         model.embed_tokens.weight[:16] *= 10
     prompts = torch.tensor([[1, 2, 3], [4, 5, 6]])
     assert continue_greedily(model, prompts, 4).tolist() == [[3] * 4, [6] * 4]
+
+
+def test_words_of_any_script_are_words() -> None:
+    """rouge-score's own are of a to z and digits, which it finds the same; of others it finds none at all."""
+    from rouge_score.rouge_scorer import RougeScorer
+    from rouge_score.tokenizers import DefaultTokenizer
+
+    text = "It's a DOG_house, No. 42-b\n x=y**2;  don't\tstop -- e.g. 3.14"
+    assert Words().tokenize(text) == DefaultTokenizer().tokenize(text)
+    assert Words().tokenize("Привет, мир! naïve 数据集 ได้ ES_1") == [
+        "привет", "мир", "naïve", "数", "据", "集", "ไ", "ด", "้", "es", "1"
+    ]  # fmt: skip
+    scorer = RougeScorer(["rougeL"], tokenizer=Words())
+    assert scorer.score("один два три", "один три два")["rougeL"].fmeasure == pytest.approx(2 / 3)
 
 
 def test_continuations_that_are_right_have_full_marks(

@@ -228,6 +228,8 @@ def test_what_does_not_fit_the_model_to_start_from(
     refused(r"has no tokenizer.json, so nothing shows")
     (base / "tokenizer.json").write_text(tokenizer)
     values = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**values, "rope_scaling": {"rope_type": "linear", "factor": 2.0}}))
+    refused("--rope-scaling yarn:2 would replace the 'linear' scaling by 2 that", rope_scaling="yarn:2")
     (base / "config.json").write_text(json.dumps({**values, "vocab_size": 200}))
     refused("knows 200 tokens, the packs have a vocabulary of 257")
     (base / "config.json").write_text(json.dumps({**values, "intermediate_size": 9}))
@@ -242,6 +244,8 @@ def test_what_does_not_fit_the_model_to_start_from(
         ("normalizer", {"type": "NFC"}, "their normalizer differs"),
         ("pre_tokenizer", None, "their pre_tokenizer differs"),
         ("merges", [["A", "B"]], "their merges differ"),
+        ("ignore_merges", True, "their models' ignore_merges differs"),
+        ("byte_fallback", False, None),  # as is none at all
         ("decoder", None, None),
         ("post_processor", None, None),
     ],
@@ -250,7 +254,7 @@ def test_tokenizers_are_the_same_if_they_give_the_same_ids(
     mixture: Path, tokenizer_path: Path, tmp_path: Path, part: str, value: Any, message: str | None
 ) -> None:
     values = json.loads(tokenizer_path.read_text())
-    (values["model"] if part == "merges" else values)[part] = value
+    (values["model"] if part in ("merges", "ignore_merges", "byte_fallback") else values)[part] = value
     (tmp_path / "tokenizer.json").write_text(json.dumps(values, indent=1))
     if message is None:
         check_same_tokenizer(tmp_path, load_mixture(mixture), mixture)

@@ -19,6 +19,8 @@ def curve(num_steps: int, warmup_steps: int, decay_steps: int, **options: Any) -
 def test_warmup_stable_decay() -> None:
     assert curve(10, 4, 3) == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 2 / 3, 1 / 3])
     assert curve(4, 4, 4) == [0.25, 0.5, 0.5, 0.25]  # where both overlap, the smaller
+    assert curve(4, 0, 2) == [1, 1, 1, 0.5]  # none of either: the peak from the first step, and to the last
+    assert curve(4, 2, 0) == [0.5, 1, 1, 1]
 
 
 def test_the_shapes_of_the_decay() -> None:
@@ -40,8 +42,8 @@ def test_cosine_linear_and_constant() -> None:
 
 def test_no_step_has_a_factor_of_zero() -> None:
     for num_steps in (1, 2, 3, 50):
-        for warmup_steps in (1, 3):
-            for decay_steps in (1, 5):
+        for warmup_steps in (0, 1, 3):
+            for decay_steps in (0, 1, 5):
                 for name in get_args(Schedule):
                     for decay in get_args(Decay):
                         factors = curve(num_steps, warmup_steps, decay_steps, name=name, decay=decay)

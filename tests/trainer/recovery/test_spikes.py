@@ -54,6 +54,22 @@ def test_nothing_is_judged_by_few_steps_or_by_a_deviation_of_zero() -> None:
     assert detector.judge(301, 2.3, 1.0) is not None
 
 
+def test_a_stage_whose_domains_have_other_losses_is_no_spike() -> None:
+    """Without a window of its own, every step of it would be left out, and the run end at the eleventh."""
+    detector, again = SpikeDetector(), SpikeDetector()
+    random = np.random.default_rng(3)
+    for i in range(200):
+        assert detector.judge(i, float(1 + random.normal(0, 0.05)), 1.0, stage=0) is None
+    again.load_state(json.loads(json.dumps(detector.state())))
+    for i in range(100):
+        loss = float(3 + random.normal(0, 0.05))
+        assert detector.judge(200 + i, loss, 1.0, stage=1) is None
+        assert again.judge(200 + i, loss, 1.0, stage=1) is None
+    again.load_state(json.loads(json.dumps(detector.state())))
+    for found in (detector, again):
+        assert found.judge(300, 5.0, 1.0, stage=1) is not None
+
+
 def test_state_goes_through_json() -> None:
     first, second = SpikeDetector(), SpikeDetector()
     losses = usual_losses(150)

@@ -80,6 +80,7 @@ def test_frozen_matrices_have_no_gradient_of_their_own() -> None:
         ("NVIDIA H200 MIG 1g.18gb", None),
         ("NVIDIA RTX 6000 Ada Generation", 364.2e12),
         ("AMD Instinct MI300X", 1307.4e12),
+        ("AMD Instinct MI250X", 191.5e12),  # one die of two
         ("Quadro K2000", None),
     ],
 )

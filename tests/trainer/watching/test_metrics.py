@@ -112,6 +112,15 @@ def test_what_is_written(tmp_path: Path) -> None:
     assert steps["decaying"].to_list() == [False, False, True]
 
 
+def test_a_step_that_was_not_finite_does_not_spoil_the_summary(tmp_path: Path) -> None:
+    writer = MetricsWriter(tmp_path)
+    for step, loss in enumerate([float("inf"), *[3.0] * 18, float("nan")], 1):
+        writer.add(record(step, {"web": loss}))
+    writer.flush()
+    (web,) = writer.summary(["web"])
+    assert (web.first_loss, web.last_loss) == (3.0, 3.0)
+
+
 def test_parts_of_an_earlier_version_are_read(tmp_path: Path) -> None:
     writer = MetricsWriter(tmp_path)
     for step in (1, 2):

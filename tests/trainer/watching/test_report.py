@@ -71,6 +71,21 @@ def test_what_was_not_measured_is_left_out(make_config: MakeConfig, mixture: Pat
     assert "Held out" not in page and "held-out loss" not in page and "How speed is counted" not in page
 
 
+def test_steps_that_were_not_finite_are_left_out_of_the_facts(make_config: MakeConfig, mixture: Path) -> None:
+    config = make_config(steps=2)
+    train(config, load_mixture(mixture), PlainWatcher(Console(quiet=True)))
+    (part,) = (config.out / "steps").iterdir()
+    loss = pl.read_parquet(part)[0, "loss"]
+    steps = pl.concat([pl.read_parquet(part).head(1)] * 20).with_columns(step=pl.int_range(1, 21))
+    is_last = pl.col("step") == 20  # of the last two, whose means are shown
+    steps.with_columns(
+        loss=pl.when(is_last).then(float("nan")).otherwise("loss"),
+        gradient_norm=pl.when(is_last).then(float("inf")).otherwise(0.5),
+    ).write_parquet(part)
+    text = re.sub(r"<[^>]*>", "|", write_report(config.out).read_text())
+    assert f"|loss||{loss:.4f}||nats per token" in text and "|gradient norm||0.500|" in text
+
+
 def test_folders_that_hold_no_run(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="is no training run"):
         write_report(tmp_path)

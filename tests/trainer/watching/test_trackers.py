@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -48,10 +49,10 @@ def validation(step: int) -> ValidationRecord:
     )
 
 
-def run(out: Path, *names: str, every: int = 1) -> None:
+def run(out: Path, *names: str, every: int = 1, first: int = 1, last: int = 5) -> None:
     with TrackedWatcher(PlainWatcher(Console(quiet=True)), names, out, CONFIG, every) as watcher:
-        watcher.begin(1, 5)
-        for step in range(1, 6):
+        watcher.begin(first, 5)
+        for step in range(first, last + 1):
             watcher.step(record(step))
             if step == 3:
                 watcher.validated(validation(step))
@@ -85,6 +86,16 @@ def test_tensorboard(tmp_path: Path) -> None:
     assert [(e.step, pytest.approx(e.value)) for e in events.Scalars("held_out/loss")] == [(3, 3.6)]
 
 
+def test_tensorboard_has_a_step_once_that_a_resumed_run_made_again(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run(tmp_path, "tensorboard", last=4)  # killed after step 4, whose last checkpoint is of step 2
+    run(tmp_path, "tensorboard", first=3)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [e.step for e in events.Scalars("loss/web")] == [1, 2, 3, 4, 5]
+
+
 def test_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import mlflow
 
@@ -98,6 +109,23 @@ def test_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [(m.step, m.value) for m in client.get_metric_history(found.info.run_id, "loss/web")] == [
         (s, pytest.approx(3.5 - s / 10)) for s in range(1, 6)
     ]
+
+
+def test_a_resumed_run_goes_on_in_its_mlflow_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import mlflow
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    run(tmp_path / "run", "mlflow", last=2)
+    run(tmp_path / "run", "mlflow", first=3)
+    client = mlflow.MlflowClient((tmp_path / "run" / "mlruns").as_uri())
+    (experiment,) = [e for e in client.search_experiments() if e.name == "trainer"]
+    (found,) = client.search_runs([experiment.experiment_id])
+    assert [m.step for m in client.get_metric_history(found.info.run_id, "loss/web")] == [1, 2, 3, 4, 5]
+    client.delete_run(found.info.run_id)
+    run(tmp_path / "run", "mlflow", first=5)  # it is gone: another one begins
+    (found,) = client.search_runs([experiment.experiment_id])
+    assert [m.step for m in client.get_metric_history(found.info.run_id, "loss/web")] == [5]
 
 
 class FakeRun:
@@ -125,12 +153,19 @@ def test_weights_and_biases_by_its_interface(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setitem(sys.modules, "wandb", Module)
     monkeypatch.setenv("WANDB_PROJECT", "mine")
-    run(tmp_path / "cc" / "training" / "mix", "wandb", every=5)
-    assert (made["project"], made["id"], made["resume"]) == ("mine", "cc-training-mix", "allow")
+    out = tmp_path / "cc" / "training" / "mix"
+    run(out, "wandb", every=5)
+    assert (made["project"], made["name"], made["resume"]) == ("mine", "cc/training/mix", "allow")
+    first = made["id"]
+    assert re.fullmatch(r"cc-training-mix-[0-9a-f]{8}", first)
     assert made["config"] == CONFIG
     assert [(step, values.get("loss/web")) for step, values in fake.logged] == [(3, None), (5, 3.0)]
     assert fake.logged[0][1] == held_out_scalars(validation(3))
     assert fake.exit_code == 0
+    run(out, "wandb", first=5)
+    assert made["id"] == first
+    run(out, "wandb")  # it starts over: the old one has these steps already, and would take no others
+    assert made["id"] != first
     with pytest.raises(RuntimeError), TrackedWatcher(PlainWatcher(Console(quiet=True)), ["wandb"], tmp_path, {}) as w:
         w.begin(1, 5)
         raise RuntimeError
