@@ -73,6 +73,7 @@ def run(
     from dataeng.report.funnel import funnel
     from dataeng.report.terminal import LiveProgress, console, funnel_table, pack_lines
     from dataeng.report.terminal_clusters import alarm_lines
+    from dataeng.report.unused_options import unused_options
 
     check_scheduler(scheduler)
     out = console()
@@ -120,6 +121,8 @@ def run(
         out.print(line, highlight=False)
     for alarm in alarm_lines(read_alarms(run_dir)):
         out.print(alarm, soft_wrap=True)
+    for unused in unused_options(pipeline, result.records):
+        out.print(unused, style="yellow", markup=False, highlight=False, soft_wrap=True)
     out.print(
         f"\n{result.tasks_run} tasks run, {result.tasks_reused} reused, {result.seconds:.1f} s. "
         f'Next: dataeng sql {run_dir} "SELECT stage, reason, sum(documents) AS documents FROM drops GROUP BY ALL"',
@@ -160,15 +163,15 @@ def sql(
 ) -> None:
     """Query a run with DuckDB: documents, rejects, signals, stages, drops, dedup, packs, training."""
     from dataeng.report.plain import check_format, write_plain
-    from dataeng.report.sql import query
-    from dataeng.report.terminal import ROWS_SHOWN, console, print_rows
+    from dataeng.report.sql import TABLES, query
+    from dataeng.report.terminal import ROWS_SHOWN, console, print_rows, print_tables
 
     check_format(output)
-    tables = "SELECT table_name AS \"table\", string_agg(column_name, ', ' ORDER BY ordinal_position) AS columns "
-    tables += "FROM information_schema.columns GROUP BY ALL ORDER BY ALL"
-    columns, rows = query(run_dir, statement or tables, ROWS_SHOWN + 1 if output == "table" else None)
-    if output == "table":
-        print_rows(console(), columns, rows, whole_cells=statement is None)
+    columns, rows = query(run_dir, statement or TABLES, ROWS_SHOWN + 1 if output == "table" else None)
+    if output == "table" and statement is None:
+        print_tables(console(), dict(rows), run_dir)
+    elif output == "table":
+        print_rows(console(), columns, rows)
     else:
         write_plain(sys.stdout, columns, rows, output)
 

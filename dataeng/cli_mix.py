@@ -307,7 +307,7 @@ def mix_replay(
         mixture_replay.check_target(out)
     recorded = replay.read_recorded(run)
     own = replay.replay(recorded, recorded.reweighting)
-    reweighting = replay.changed_constants(recorded.reweighting, method, settings or [])
+    reweighting = replay.changed_constants(recorded.reweighting, method, settings or [], recorded.names)
     weights = own if reweighting == recorded.reweighting else replay.replay(recorded, reweighting)
     if out is not None:
         mixture_replay.write_weights(out, replay.weights_table(recorded, weights))

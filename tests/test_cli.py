@@ -193,7 +193,9 @@ def test_ctrl_c_says_that_what_was_finished_is_kept(tmp_path: Path) -> None:
 def test_sql_lists_tables_and_answers(call: Call, small: SmallRun) -> None:
     listed = call("sql", small.run_dir)
     assert listed.code == 0
-    names = [line.split()[0] for line in listed.out.splitlines()]
+    lines, hint = listed.out.split("\n\n")
+    assert hint == f'Every column of a table with its type: dataeng sql {small.run_dir} "DESCRIBE documents"\n'
+    names = [line.split()[0] for line in lines.splitlines()]
     assert names == [
         "table",
         "alarms",

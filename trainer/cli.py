@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -37,17 +38,31 @@ HARDWARE = partial(typer.Option, rich_help_panel="Hardware and memory")
 
 
 class TrainUnlessTold(TyperGroup):
-    """Commands of which the first need not be named: ``trainer --mixture …`` is ``trainer train --mixture …``."""
+    """Commands of which the first need not be named: ``trainer --mixture …`` is ``trainer train --mixture …``.
+
+    Ctrl-C before the first step, or a second one, ends a command with a sentence; typer itself would say nothing.
+    """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not args or (args[0].startswith("-") and args[0] != "--help"):
             args = ["train", *args]
+        if args[0].endswith(".json") and args[0] not in self.commands:
+            ctx.fail(f"a manifest is named by an option: trainer --mixture {args[0]}")
         return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> object:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            if os.environ.get("RANK", "0") == "0":
+                sys.stderr.write("stopped. What was saved is kept: run the same command again to go on.\n")
+            sys.exit(130)
 
 
 app = typer.Typer(
     add_completion=False,
     cls=TrainUnlessTold,
+    pretty_exceptions_enable=False,
     help="Train on mixtures of packs: `trainer --mixture manifests/mix.json` is short for `trainer train --mixture …`; "
     "`trainer train --help` lists its options.",
 )
@@ -294,8 +309,10 @@ def _errors_shown() -> Iterator[None]:
     """Turns an error that a person can understand into one red line and exit code 1."""
     try:
         yield
-    except DataengError as error:
-        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True, style="red")
+    except (DataengError, OSError) as error:
+        of_file = isinstance(error, OSError) and error.filename is not None
+        message = f"{error.filename}: {error.strerror}." if of_file else str(error)
+        Console(stderr=True).print(f"error: {message}", markup=False, highlight=False, soft_wrap=True, style="red")
         raise typer.Exit(1) from None
 
 
@@ -327,7 +344,7 @@ def _run(options: Options, trackers: list[str]) -> None:
 def _show(console: Console, report: TrainingReport, config: TrainConfig) -> None:
     """Prints the table of domains, and where things are."""
     validated = any(d.held_out_loss is not None for d in report.domains)
-    table = Table("domain", box=None, padding=(0, 2))
+    table = Table("domain", box=None, padding=(0, 2), pad_edge=False, collapse_padding=True)
     for column in ("first loss", "last loss", *(["held-out"] if validated else []), "weight", "share", "epochs"):
         table.add_column(column, justify="right")
     for d in report.domains:
@@ -335,8 +352,11 @@ def _show(console: Console, report: TrainingReport, config: TrainConfig) -> None
         losses = ["-" if loss is None else f"{loss:.3f}" for loss in found]
         table.add_row(Text(d.domain), *losses, f"{d.weight:.3f}", f"{d.share:.3f}", f"{d.epochs:.2f}")
     console.print(table)
-    ending = "finished" if report.step == report.num_steps else f"stopped; {config.way_on} goes on"
-    lines = [f"{ending} at step {report.step} of {report.num_steps} after {report.seconds:.0f} s"]
+    if report.first_step > report.num_steps:
+        lines = [f"nothing to do: all {report.num_steps} steps were done before"]
+    else:
+        ending = "finished" if report.step == report.num_steps else f"stopped; {config.way_on} goes on"
+        lines = [f"{ending} at step {report.step} of {report.num_steps} after {report.seconds:.0f} s"]
     if report.best_validation is not None:
         step, loss = report.best_validation
         lines.append(f"smallest held-out loss: {loss:.4f} after step {step}, the mean of the domains")

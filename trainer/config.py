@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 from pydantic import ValidationError
 
 from dataeng.errors import ConfigError, nearest
+from dataeng.formats.complaints import first_complaint
 from dataeng.formats.mixture import MixtureManifest
 from dataeng.formats.reweighting import Method, Reweighting
 from dataeng.packing.rows import Method as Packing
@@ -155,10 +156,18 @@ def derive_config(options: Options, manifest: MixtureManifest) -> TrainConfig:
         checkpoint_every = max(1, min(1000, math.ceil(options.steps / 4)))
     _check_ranges(options, batch_size, sequence_length, learning_rate, checkpoint_every)
     out = default_out(options.mixture, manifest) if options.out is None else options.out
+    save_mixture = out / "mix.json" if options.save_mixture is None else options.save_mixture
+    if save_mixture.is_dir():
+        raise ConfigError(f"--save-mixture {save_mixture} is a folder; name a file.")
+    if save_mixture.resolve() == options.mixture.resolve():
+        raise ConfigError(
+            f"{options.mixture}, which this run trains on, would be replaced by what it learns: give it another --out "
+            "or --save-mixture."
+        )
     return TrainConfig(
         mixture=options.mixture,
         out=out,
-        save_mixture=out / "mix.json" if options.save_mixture is None else options.save_mixture,
+        save_mixture=save_mixture,
         preset=options.preset,
         model=derive_model(options, preset, manifest, sequence_length),
         optimizer=OptimizerConfig(
@@ -287,7 +296,9 @@ def _reweighting(value: str | None, manifest: Reweighting) -> Reweighting:
     try:
         return Reweighting.model_validate({**manifest.model_dump(), "method": method})
     except ValidationError as error:
-        raise ConfigError(f"--reweighting {value}: {error.errors()[0]['msg']}.") from error
+        raise ConfigError(
+            f"--reweighting {value}: {first_complaint(error, Reweighting)[1]}, in the manifest."
+        ) from error
 
 
 def default_out(mixture: Path, manifest: MixtureManifest) -> Path:

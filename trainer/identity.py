@@ -8,6 +8,26 @@ from typing import Any
 
 from dataeng.formats.mixture import MixtureManifest
 from trainer.config import TrainConfig
+from trainer.options import Options
+
+#: What is compared as a whole.
+WHOLES = {
+    "tokenizer_sha256": "the tokenizer",
+    "init_from_sha256": "the model of --init-from",
+    "model.rope_scaling": "--rope-scaling",
+}
+#: Options that are not called like what they decide.
+OPTIONS = {
+    "optimizer.name": "--optimizer",
+    "schedule.name": "--schedule",
+    "schedule.ramp_start": "--batch-ramp (rows)",
+    "schedule.ramp_steps": "--batch-ramp (steps)",
+    "lora.rank": "--lora",
+    "lora.alpha": "--lora-alpha",
+    "lora.targets": "--lora-targets",
+    "reweighting.method": "--reweighting",
+}
+LONGEST = 40
 
 
 def identity(config: TrainConfig, manifest: MixtureManifest, pack_hashes: dict[str, list[str]]) -> dict[str, Any]:
@@ -52,6 +72,39 @@ def identity(config: TrainConfig, manifest: MixtureManifest, pack_hashes: dict[s
     for stage in manifest.schedule:
         values[f"stages.{stage.name}"] = stage.model_dump()
     return values
+
+
+def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Says in a few words each what differs between two identities: ``--batch-size 2 → 4``, ``the packs of web``.
+
+    Options are called as on the command line; of hashes and of whole sections nobody wants to read the values.
+    """
+    missing = object()
+    names = list(dict.fromkeys([*now, *before]))
+    differing = [name for name in names if before.get(name, missing) != now.get(name, missing)]
+    repacked = {name.split(".")[1] for name in differing if name.endswith(".pack_sha256")}
+    told = []
+    for name in differing:
+        section, _, rest = name.partition(".")
+        domain, _, field = rest.rpartition(".")
+        if name in WHOLES or section == "stages":
+            told.append(WHOLES.get(name, f"the mixture's stage '{rest}'"))
+        elif section == "domains" and field == "pack_sha256":
+            told.append(f"the packs of {domain}" if before.get(name) and now.get(name) else f"the domain {domain}")
+        elif section != "domains" or domain not in repacked:
+            told.append(f"{_called(name)} {_short(before.get(name))} → {_short(now.get(name))}")
+    return list(dict.fromkeys(told))
+
+
+def _called(name: str) -> str:
+    """Returns what a person writes to change a value: an option, or its name in the manifest."""
+    field = name.rpartition(".")[2]
+    return OPTIONS.get(name, f"--{field.replace('_', '-')}" if field in Options.__dataclass_fields__ else name)
+
+
+def _short(value: Any) -> str:
+    text = "none" if value is None else str(value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
 def as_json(config: TrainConfig) -> dict[str, Any]:

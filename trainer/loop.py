@@ -19,6 +19,7 @@ from dataeng.packing import prepare
 from trainer.config import TrainConfig
 from trainer.description import announce, describe
 from trainer.device import full_memory_explained, reproducible
+from trainer.ownership import check_ownership
 from trainer.parallel.ranks import open_ranks
 from trainer.recovery.session import StopRequest, held
 from trainer.run import RollBack, Run
@@ -31,9 +32,11 @@ from trainer.watching.progress import SilentWatcher, Watcher
 class TrainingReport:
     """How a run ended. ``saved_mixture`` is None when it was stopped before its last step.
 
-    Of several ranks only the first knows the ``domains`` and the ``best_validation``, and ``is_first``.
+    Of several ranks only the first knows the ``domains`` and the ``best_validation``, and ``is_first``. ``first_step``
+    is that of this process; it lies beyond the last one where there was nothing to do.
     """
 
+    first_step: int
     step: int
     num_steps: int
     seconds: float
@@ -52,6 +55,7 @@ def train(config: TrainConfig, manifest: MixtureManifest, watcher: Watcher) -> T
     committed before stays as it is.
     """
     started = time.monotonic()
+    check_ownership(config)  # before any rank can have written there
     with open_ranks(config) as ranks:
         watcher = watcher if ranks.is_first else SilentWatcher()
         prepare(lambda names: watcher.note("compiling the kernels that read rows; once per machine, some ten seconds"))
@@ -71,8 +75,8 @@ def train(config: TrainConfig, manifest: MixtureManifest, watcher: Watcher) -> T
             announce(run, watcher)
             first_step = run.resume(watcher)
             describe(run, "running")
-            watcher.begin(first_step, config.num_steps)
             with _failures_described(run):
+                watcher.begin(first_step, config.num_steps)
                 _run_steps(run, stop, watcher)
                 finished = run.step == config.num_steps
                 summaries: list[DomainSummary] = []
@@ -83,6 +87,7 @@ def train(config: TrainConfig, manifest: MixtureManifest, watcher: Watcher) -> T
                         save_learned_mixture(config, manifest, run.feedback.controller.learned_weights(), summaries)
                     describe(run, "finished" if finished else "stopped")
     return TrainingReport(
+        first_step=first_step,
         step=run.step,
         num_steps=config.num_steps,
         seconds=time.monotonic() - started,

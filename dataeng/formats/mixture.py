@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from dataeng.errors import FormatError
 from dataeng.formats.atomic import sha256_file, write_json
+from dataeng.formats.complaints import first_complaint
 from dataeng.formats.pack import MANIFEST_NAME
 from dataeng.formats.reweighting import Reweighting
 
@@ -148,12 +149,14 @@ def load_mixture(path: Path) -> MixtureManifest:
     """Reads and checks a manifest; raises `FormatError` that names the field at fault."""
     try:
         return MixtureManifest.model_validate_json(path.read_bytes())
+    except IsADirectoryError as error:
+        hint = f"; `dataeng mix {path}` makes a manifest of its packs" if (path / "packs").is_dir() else ""
+        raise FormatError(f"{path} is a folder; expected a mixture manifest, a file{hint}.") from error
     except OSError as error:
         raise FormatError(f"cannot read mixture manifest {path}: {error.strerror}.") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "manifest"
-        raise FormatError(f"{path}: {where}: {first['msg']}") from error
+        where, what = first_complaint(error, MixtureManifest)
+        raise FormatError(f"{path}: {where or 'manifest'}: {what}") from error
 
 
 def json_schema() -> str:

@@ -27,8 +27,8 @@ def check_order(name: str, order: Order, packs: Sequence[tuple[Path, PackManifes
             numeric = [field.name for field in schema if _is_number(field.type)]
             if order.by not in schema.names:
                 raise ConfigError(
-                    f"domain '{name}' cannot be ordered by '{order.by}': {path} has no such column"
-                    f"{nearest(order.by, numeric)}. Signals are kept in packs by write_packs' option keep."
+                    f"domain '{name}' cannot be ordered by '{order.by}', which is not in {path} (write_packs' option "
+                    f"keep puts signals there){nearest(order.by, numeric)}"
                 )
             if order.by not in numeric:
                 raise ConfigError(

@@ -22,7 +22,9 @@ import polars as pl
 from pydantic import ValidationError
 
 from dataeng.errors import ConfigError, FormatError, nearest
+from dataeng.formats.complaints import first_complaint
 from dataeng.formats.reweighting import Reweighting
+from dataeng.formats.training_run import DESCRIPTION_NAME, read_description
 from dataeng.mixture.reweighting import Controller
 
 Floats = npt.NDArray[np.float64]
@@ -151,21 +153,28 @@ def weights_table(run: RecordedRun, weights: Floats) -> pl.DataFrame:
     )
 
 
-def changed_constants(reweighting: Reweighting, method: str | None, settings: Sequence[str]) -> Reweighting:
+def changed_constants(
+    reweighting: Reweighting, method: str | None, settings: Sequence[str], names: Sequence[str]
+) -> Reweighting:
     """Returns the constants with another method and with ``NAME=VALUE`` settings in place of the run's own.
 
     A value is written as in JSON (``r=2``, ``trust_region=null``, ``prior=shares``); a domain's reference loss is
-    ``reference.DOMAIN=LOSS``. Raises `ConfigError` naming the setting.
+    ``reference.DOMAIN=LOSS``, of a domain among ``names``. Raises `ConfigError` naming the setting.
     """
     values = reweighting.model_dump()
     reference: dict[str, Any] = dict(values["reference"] or {})
     known = [name for name in values if name not in ("method", "feedback", "reference")]
+    given = {} if method is None else {"method": "--method"}
     for setting in settings:
         name, separator, text = setting.partition("=")
         if not separator:
             raise ConfigError(f"--set {setting}: expected NAME=VALUE, e.g. --set r=2.")
+        given[name] = f"--set {setting}"
         if name.startswith("reference."):
-            reference[name.removeprefix("reference.")] = _value(text)
+            domain = name.removeprefix("reference.")
+            if domain not in names:
+                raise ConfigError(f"--set {setting}: the run has no domain '{domain}'{nearest(domain, names)}")
+            reference[domain] = _value(text)
         elif name == "method":
             method = text
         elif name == "feedback":
@@ -180,9 +189,11 @@ def changed_constants(reweighting: Reweighting, method: str | None, settings: Se
     try:
         return Reweighting.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ConfigError(f"{where + ': ' if where else ''}{first['msg'].removeprefix('Value error, ')}.") from error
+        where, what = first_complaint(error, Reweighting)
+        if not where:  # what is wrong is how two of them go together
+            hint = "; give it by --set reference.DOMAIN=LOSS" if "`reference`" in what else ""
+            raise ConfigError(f"{what}{hint}.") from error
+        raise ConfigError(f"{given.get(where, where)}: {what}") from error
 
 
 def _value(text: str) -> Any:
@@ -194,15 +205,7 @@ def _value(text: str) -> Any:
 
 def _described(folder: Path) -> Mapping[str, Any]:
     """Returns what ``training.json`` says about domains and controller."""
-    path = folder / "training.json"
-    try:
-        described = json.loads(path.read_bytes())
-    except OSError as error:
-        below = sorted(found.parent for found in folder.glob("training/*/training.json"))
-        hint = f" It holds training runs: {', '.join(map(str, below))}." if below else ""
-        raise FormatError(f"{folder} is no training run: cannot read {path} ({error.strerror}).{hint}") from error
-    except ValueError as error:
-        raise FormatError(f"{path} is not JSON: {error}.") from error
+    path, described = folder / DESCRIPTION_NAME, read_description(folder)
     try:
         return {
             "domains": list(described["domains"]),
@@ -216,8 +219,8 @@ def _described(folder: Path) -> Mapping[str, Any]:
             "a replay."
         ) from error
     except ValidationError as error:
-        first = error.errors()[0]
-        raise FormatError(f"{path}: reweighting.{'.'.join(map(str, first['loc']))}: {first['msg']}.") from error
+        where, what = first_complaint(error, Reweighting)
+        raise FormatError(f"{path}: reweighting.{where}: {what}") from error
 
 
 def _table(folder: Path, table: str, columns: Sequence[str]) -> pl.DataFrame:

@@ -29,6 +29,13 @@ if TYPE_CHECKING:
     import duckdb
 
 
+#: Every table with its columns.
+TABLES = """
+    SELECT table_name AS "table", string_agg(column_name, ', ' ORDER BY ordinal_position) AS columns
+    FROM information_schema.columns GROUP BY ALL ORDER BY ALL
+"""
+
+
 def connect(run_dir: Path) -> duckdb.DuckDBPyConnection:
     """Opens an in-memory DuckDB with a view per table of the run.
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from numbers import Number
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -34,6 +36,7 @@ DUPLICATES_SHOWN = 10
 CELL_SHOWN = 500
 NARROWEST_COLUMN = 10  # where columns would get less room than this, a row becomes a list
 ROWS_SHOWN = 200
+ALIKE = 8  # so many columns that begin alike are named together
 
 
 def size(num_bytes: float) -> str:
@@ -193,9 +196,32 @@ def _encoder_lines(records: Mapping[str, list[TaskRecord]]) -> Iterator[str]:
         yield f"the reference encoded instead: {escape(visible(reason))}"
 
 
-def print_rows(
-    console: Console, columns: Sequence[str], rows: Sequence[Sequence[object]], whole_cells: bool = False
-) -> None:
+def print_tables(console: Console, tables: Mapping[str, str], run_dir: Path) -> None:
+    """Prints every table's columns, given as ``a, b, c``; of many that begin alike only how many there are."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("table")
+    table.add_column("columns", overflow="fold")
+    for name, columns in tables.items():
+        table.add_row(name, Text(visible(", ".join(_grouped(columns.split(", "))))))
+    console.print(table)
+    first = "documents" if "documents" in tables else next(iter(tables))
+    hint = f'\nEvery column of a table with its type: dataeng sql {run_dir} "DESCRIBE {first}"'
+    console.print(hint, markup=False, highlight=False, soft_wrap=True)
+
+
+def _grouped(columns: Sequence[str]) -> list[str]:
+    """Replaces columns of one prefix by ``quality_* (82 columns)``, where the first of them stands."""
+    prefixes = [column.partition("_")[0] for column in columns]
+    count = Counter(prefixes)
+    return list(
+        dict.fromkeys(
+            f"{prefix}_* ({count[prefix]} columns)" if count[prefix] >= ALIKE else column
+            for column, prefix in zip(columns, prefixes, strict=True)
+        )
+    )
+
+
+def print_rows(console: Console, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Prints the answer to a query; of a long one the first `ROWS_SHOWN` rows, of a wide one a line per column."""
     if len(columns) * NARROWEST_COLUMN > console.width:
         for number, row in enumerate(rows[:ROWS_SHOWN], start=1):
@@ -207,7 +233,7 @@ def print_rows(
         numbers = bool(rows) and all(isinstance(row[index], Number) for row in rows if row[index] is not None)
         table.add_column(escape(column), justify="right" if numbers else "left", overflow="fold")
     for row in rows[:ROWS_SHOWN]:
-        table.add_row(*(Text(visible(str(value))) if whole_cells else _cell(value) for value in row))
+        table.add_row(*(_cell(value) for value in row))
     console.print(table)
     return _print_rest(console, rows)
 

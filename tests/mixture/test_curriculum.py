@@ -28,7 +28,8 @@ def test_numbers_order_documents(write_pack: WritePack, tmp_path: Path, column: 
 def test_other_columns_are_refused_with_those_there_are(write_pack: WritePack, tmp_path: Path) -> None:
     folder = write_pack("web", [4, 5], docs=DOCS)
     with pytest.raises(
-        ConfigError, match=r"by 'quality.word': .*00000.docs.parquet has no such.* mean 'quality.words'"
+        ConfigError,
+        match=r"which is not in .*00000.docs.parquet .write_packs' option keep .*; did you mean 'quality.words'",
     ):
         ordered(folder, "quality.word", tmp_path / "mix.json")
     with pytest.raises(ConfigError, match=r"'url': in .* it is string, expected numbers \(num_tokens, quality.words"):

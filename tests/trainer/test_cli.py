@@ -148,9 +148,9 @@ def test_checkpoints_of_another_model_and_damaged_ones(mixture: Path, tmp_path: 
     out = tmp_path / "run" / "training" / "mix"
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     for options, what in (
-        (["--preset", "5m"], "model.num_layers was 4, now 5"),
-        (["--qk-norm"], "model.qk_norm was False, now True"),
-        (["--optimizer", "muon"], "optimizer.name was adamw, now muon"),
+        (["--preset", "5m"], "model.num_layers 4 → 5"),
+        (["--qk-norm"], "--qk-norm False → True"),
+        (["--optimizer", "muon"], "--optimizer adamw → muon"),
     ):
         message = error_of("--mixture", mixture, *SMALL, *options)
         assert f"step-00000004 was made with another configuration: {what}" in message
@@ -178,6 +178,31 @@ def test_checkpoints_of_another_model_and_damaged_ones(mixture: Path, tmp_path: 
     code, stdout, _ = invoke("--mixture", mixture, *SMALL, "--resume-from", 2)
     assert code == 0 and "after step 2" in stdout
     assert (newest / "model.safetensors").read_bytes() == before[newest / "model.safetensors"]
+
+
+def test_wrong_places_are_named(mixture: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert f"{run} is a folder; expected a mixture manifest, a file; `dataeng mix {run}` makes" in error_of(
+        "--mixture", run
+    )
+    (run / "run.json").write_text("{}")  # as of a pipeline
+    assert invoke("--mixture", mixture, *SMALL)[0] == 0
+    for command in (["report"], ["export", "--to", tmp_path / "new"], ["evaluate", "--mixture", mixture]):
+        assert f"it is a pipeline's, and holds {run / 'training' / 'mix'}." in error_of(*command, run)
+    code, stdout, stderr = invoke(mixture)
+    assert code == 2 and "trainer --mixture" in stderr
+    assert "cannot write" in error_of("report", run / "training" / "mix", "--to", tmp_path)
+    code, stdout, _ = invoke("--mixture", mixture, *SMALL)
+    assert code == 0 and "nothing to do: all 4 steps were done before" in stdout
+
+
+def test_ctrl_c_before_the_first_step_is_answered(mixture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("trainer.loop.train", interrupted)
+    code, _, stderr = invoke("--mixture", mixture, *SMALL)
+    assert (code, stderr) == (130, "stopped. What was saved is kept: run the same command again to go on.\n")
 
 
 def test_rows_that_cannot_be(mixture: Path) -> None:

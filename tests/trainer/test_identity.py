@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dataeng.formats.mixture import load_mixture
 from trainer.config import TrainConfig
-from trainer.identity import as_json, identity
+from trainer.identity import as_json, changes, identity
 
 MakeConfig = Callable[..., TrainConfig]
 
@@ -32,6 +32,34 @@ def test_identity_holds_what_decides_the_numbers_and_nothing_else(make_config: M
     assert identity(make_config(), left_alone, hashes) != same
     assert identity(make_config(), manifest, {**hashes, "code": ["b" * 64]}) != same
     assert json.loads(json.dumps(same)) == same
+
+
+def test_changes_are_told_in_a_few_words(make_config: MakeConfig, mixture: Path) -> None:
+    manifest = load_mixture(mixture)
+    hashes = {name: ["a" * 64] for name in manifest.domains}
+    before = identity(make_config(), manifest, hashes)
+
+    def told(hashes: dict[str, list[str]] = hashes, **options: object) -> list[str]:
+        return changes(before, identity(make_config(**options), manifest, hashes))
+
+    assert told() == []
+    assert told(steps=80) == ["--steps 60 → 80", "--warmup-steps 3 → 4", "--decay-steps 15 → 20"]
+    assert told(optimizer="lion", reweighting="none", qk_norm=True) == [
+        "--qk-norm False → True",
+        "--optimizer adamw → lion",
+        "--reweighting sow-identity → none",
+    ]
+    assert told({**hashes, "code": ["b" * 64, "c" * 64]}) == ["the packs of code"]
+    other = manifest.model_copy(update={"tokenizer_sha256": "d" * 64})
+    assert changes(before, identity(make_config(), other, hashes)) == ["the tokenizer"]
+    code = manifest.domains["code"].model_copy(update={"weight": 0.41})
+    other = manifest.model_copy(update={"domains": {**manifest.domains, "code": code}})
+    assert changes(before, identity(make_config(), other, hashes)) == ["domains.code.weight 0.4 → 0.41"]
+    fewer = manifest.model_copy(update={"domains": {n: d for n, d in manifest.domains.items() if n != "tables"}})
+    assert changes(before, identity(make_config(), fewer, hashes)) == [
+        "domains code, prose, tables → code, prose",
+        "the domain tables",
+    ]
 
 
 def test_as_json_is_json(make_config: MakeConfig) -> None:

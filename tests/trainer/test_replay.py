@@ -141,6 +141,12 @@ def test_the_command_says_where_a_run_departs(make_config: MakeConfig, mixture: 
     for arguments, message in (
         (["--out", "weights.txt"], "--out weights.txt: expected a name that ends in .parquet or .csv"),
         (["--set", "rr=1"], "--set rr=1: 'rr' is unknown"),
+        (["--set", "r=-1"], "--set r=-1: found -1, expected a number greater than 0"),
+        (["--set", "r=low"], "--set r=low: found 'low', expected a valid number"),
+        (["--set", "signal=rawe"], "--set signal=rawe: 'rawe' is unknown; did you mean 'raw'?"),
+        (["--set", "reference.coed=2"], "--set reference.coed=2: the run has no domain 'coed'; did you mean 'code'?"),
+        (["--method", "sow-identiti"], "--method: 'sow-identiti' is unknown; did you mean 'sow-identity'?"),
+        (["--method", "doremi"], "a loss for each domain; give it by --set reference.DOMAIN=LOSS."),
     ):
         done = CliRunner().invoke(app, ["mix", "replay", str(config.out), *arguments])
         assert isinstance(done.exception, ConfigError) and message in str(done.exception)

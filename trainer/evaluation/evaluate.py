@@ -109,7 +109,7 @@ def _print_changes(console: Console, changes: list[DomainChange]) -> None:
 
 
 def _table(first: str, *columns: str) -> Table:
-    table = Table(first, box=None, padding=(0, 2))
+    table = Table(first, box=None, padding=(0, 2), pad_edge=False, collapse_padding=True)
     for column in columns:
         table.add_column(column, justify="right")
     return table

@@ -27,6 +27,7 @@ from torch import Tensor
 from dataeng.errors import ConfigError, FormatError, nearest
 from dataeng.formats.atomic import commit_all, read_json, sha256_file, write_bytes, write_json
 from dataeng.formats.mixture import load_mixture
+from dataeng.formats.training_run import DESCRIPTION_NAME, found_instead
 from trainer.huggingface.config import CONFIG_NAME, fingerprint, to_huggingface
 from trainer.huggingface.tokenizer_files import TOKENIZER_NAME, PackTokenizer, tokenizer_of
 from trainer.huggingface.weights import (
@@ -247,5 +248,7 @@ def _checkpoint_folder(path: Path) -> Path:
         return path
     found = sorted(path.glob(f"checkpoints/step-*/{STATE_NAME}")) or sorted(path.glob(f"step-*/{STATE_NAME}"))
     if not found:
-        raise ConfigError(f"there is no checkpoint in {path}; name a run's folder or one of its checkpoints/step-….")
+        if (path / DESCRIPTION_NAME).exists():
+            raise ConfigError(f"there is no checkpoint in {path} yet.")
+        raise ConfigError(f"there is no checkpoint in {path}, which is no training run: {found_instead(path)}.")
     return found[-1].parent

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from dataeng.errors import ConfigError, FormatError
 from dataeng.formats.atomic import AtomicFile, commit_all, fs, read_json, write_json
 from dataeng.formats.atomic import sha256_file as sha256_of
+from trainer.identity import changes
 from trainer.optimizer.optimizers import Optimizers
 from trainer.parallel.spread import shard_like
 
@@ -140,15 +141,9 @@ class CheckpointFolder:
         return Checkpoint(int(state["step"]), tensors, state)
 
     def _check_identity(self, path: Path, found: dict[str, Any]) -> None:
-        names = list(dict.fromkeys([*self.identity, *found]))
-        missing = object()
-        differing = [
-            f"{name} was {found.get(name, 'absent')}, now {self.identity.get(name, 'absent')}"
-            for name in names
-            if found.get(name, missing) != self.identity.get(name, missing)
-        ]
-        if differing:
-            listed = "; ".join(differing[:6]) + (f"; and {len(differing) - 6} more" if len(differing) > 6 else "")
+        changed = changes(found, self.identity)
+        if changed:
+            listed = "; ".join(changed[:6]) + (f"; and {len(changed) - 6} more" if len(changed) > 6 else "")
             raise ConfigError(
                 f"{path.parent} was made with another configuration: {listed}. Use the same to resume, another --out "
                 "for a new run, or --no-resume to discard this one."

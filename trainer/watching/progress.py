@@ -205,7 +205,7 @@ def _line(parts: list[Part]) -> Text:
 def _domain_table(domains: list[DomainRecord], validation: ValidationRecord | None) -> RenderableType:
     """One row a domain; those that are only held out come last."""
     held_out: dict[str, HeldOutRecord] = {} if validation is None else {d.domain: d for d in validation.domains}
-    table = Table(box=None, padding=(0, 2))
+    table = Table(box=None, padding=(0, 2), pad_edge=False, collapse_padding=True)
     table.add_column("domain")
     for column in ("loss", *(["held-out"] if held_out else []), "weight", "share", "epochs"):
         table.add_column(column, justify="right")

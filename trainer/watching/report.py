@@ -13,8 +13,9 @@ from typing import Any
 
 import polars as pl
 
-from dataeng.errors import ConfigError, FormatError
+from dataeng.errors import ConfigError
 from dataeng.formats.atomic import write_bytes
+from dataeng.formats.training_run import read_description
 from trainer.watching.metrics import MetricsWriter
 from trainer.watching.report_pictures import Measured, draw_pictures
 
@@ -41,7 +42,7 @@ def write_report(run: Path, target: Path | None = None) -> Path:
     Raises `FormatError` when the folder holds no training run, and `ConfigError` when it has no finished step or a
     package for pictures is missing.
     """
-    described = _described(run)
+    described = read_description(run)
     metrics, incidents = MetricsWriter(run), _incidents(run)
     measured = Measured(
         domains=metrics.read("metrics"),
@@ -72,21 +73,11 @@ def write_report(run: Path, target: Path | None = None) -> Path:
         config=_flat(described["config"]),
     )
     path = run / "report.html" if target is None else target
-    write_bytes(path, page.encode())
-    return path
-
-
-def _described(run: Path) -> dict[str, Any]:
-    path = run / "training.json"
     try:
-        described = json.loads(path.read_bytes())
+        write_bytes(path, page.encode())
     except OSError as error:
-        raise FormatError(f"{run} is no training run: cannot read {path} ({error.strerror}).") from error
-    except ValueError as error:
-        raise FormatError(f"{path} is not JSON: {error}.") from error
-    if not isinstance(described, dict) or "config" not in described or "domains" not in described:
-        raise FormatError(f"{path} does not describe a training run.")
-    return described
+        raise ConfigError(f"cannot write {path}: {error.strerror or error}.") from error
+    return path
 
 
 def _facts(described: dict[str, Any], measured: Measured, best: tuple[int, float] | None) -> list[tuple[str, str, str]]:

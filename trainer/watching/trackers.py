@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import sys
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -159,6 +161,8 @@ class TrackedWatcher:
         for name in names:
             if name not in TRACKERS:
                 raise ConfigError(f"--log {name} is unknown{nearest(name, TRACKERS)}")
+            if name not in sys.modules and find_spec(name) is None:
+                raise ConfigError(f"--log {name} needs '{name}': pip install '{name}'.")
         self.watcher, self.every, self.num_steps = watcher, every, 0
         self.names, self.out, self.config = list(dict.fromkeys(names)), out, config
         self.trackers: list[TensorBoard | WeightsAndBiases | MLflow] = []
@@ -173,6 +177,8 @@ class TrackedWatcher:
                 self.trackers.append(TRACKERS[name](self.out, self.config, first_step))
             except ImportError as error:
                 raise ConfigError(f"--log {name} needs '{error.name}': pip install '{error.name}'.") from error
+            except Exception as error:  # other people's programs: no key, no network, no server
+                raise ConfigError(f"--log {name} does not start: {error or type(error).__name__}") from error
         self.watcher.begin(first_step, num_steps)
 
     def step(self, record: StepRecord) -> None:

@@ -79,7 +79,7 @@ class PackTokenizer:
         if token not in self.vocabulary.ids:
             raise ConfigError(
                 f"the tokenizer {self.path} has no token '{token}'; set {option}"
-                f"{nearest(token, self.vocabulary.special)}."
+                f"{nearest(token, self.vocabulary.special)}"
             )
         return self.vocabulary.ids[token]
 

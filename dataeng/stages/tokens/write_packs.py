@@ -47,7 +47,9 @@ class WritePacks(Sink):
         default_factory=PlainText, description="What is made of a document: see docs/objectives.md"
     )
     objectives: dict[str, AnyObjective] = Field(
-        default={}, description="By domain, what is made of its documents instead"
+        default={},
+        description="By domain, what is made of its documents instead; a domain that no document has is named at the "
+        "end of the run",
     )
     eos: Literal["append", "none"] = Field(default="append", description="Whether every document ends with EOS")
     eos_token: str = Field(default=END_OF_TEXT, description="The token that ends every document")

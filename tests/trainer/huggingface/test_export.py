@@ -128,7 +128,7 @@ def test_tokens_see_their_own_document_only_unless_told(
     assert [index.shape for index in asked] == [(4, 64)]
     states = [newest_model(config).state_dict() for config in (masked, whole)]
     assert any(not torch.equal(value, states[1][name]) for name, value in states[0].items())
-    with pytest.raises(ConfigError, match="document_mask was True, now False"):
+    with pytest.raises(ConfigError, match="--document-mask True → False"):
         run(steps=1, document_mask=False, out=tmp_path / "True")
 
 
@@ -159,7 +159,7 @@ def test_pretraining_goes_on_from_an_export(run: Callable[..., TrainConfig], tmp
     weights = tmp_path / "saved" / "model.safetensors"
     values = safetensors.torch.load_file(weights)
     safetensors.torch.save_file({name: value + 1 for name, value in values.items()}, weights, {"format": "pt"})
-    with pytest.raises(ConfigError, match="init_from_sha256 was"):
+    with pytest.raises(ConfigError, match="the model of --init-from"):
         run(init_from=tmp_path / "saved", out=tmp_path / "second", preset="small", sequence_length=32, steps=4)
 
 

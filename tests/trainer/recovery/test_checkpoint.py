@@ -108,7 +108,7 @@ def test_damage_is_named_and_an_older_one_never_taken_silently(
 
 def test_another_configuration_is_refused_by_name(tmp_path: Path) -> None:
     folder_in(tmp_path, lr=0.1).save(10, TENSORS, {})
-    with pytest.raises(ConfigError, match=r"seed was 0, now 5; dim was absent, now 8; lr was 0.1, now absent"):
+    with pytest.raises(ConfigError, match=r"--seed 0 → 5; dim none → 8; lr 0.1 → none"):
         CheckpointFolder(tmp_path / "checkpoints", {"steps": 60, "seed": 5, "dim": 8}, 2).load()
 
 

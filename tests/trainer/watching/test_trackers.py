@@ -178,3 +178,12 @@ def test_unknown_and_missing_trackers(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ConfigError, match="--log wandb needs 'wandb': pip install 'wandb'"):
         run(tmp_path, "wandb")
+
+    class Module:
+        @staticmethod
+        def init(**values: object) -> None:
+            raise RuntimeError("No API key configured.")
+
+    monkeypatch.setitem(sys.modules, "wandb", Module)
+    with pytest.raises(ConfigError, match=r"--log wandb does not start: No API key configured\."):
+        run(tmp_path, "wandb")
