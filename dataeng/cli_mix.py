@@ -96,6 +96,7 @@ def mix_build(
 ) -> None:
     """Build a mixture manifest from packs, and print weights, tokens and epochs per domain, language and stage."""
     from dataeng.formats.mixture import save_mixture
+    from dataeng.formats.token_count import parse_tokens
     from dataeng.mixture.build import build_mixture, load_pack_tokens
     from dataeng.report import mixture_files, mixture_options
     from dataeng.report.mixture_preview import preview
@@ -105,7 +106,7 @@ def mix_build(
     mixture_options.refuse_to_lose_history(output, force)
     packs, run_dir = mixture_options.pack_folders(folders, held_out)
     num_tokens = load_pack_tokens(packs)
-    budget = mixture_options.parse_tokens(tokens) if tokens else None
+    budget = parse_tokens(tokens) if tokens else None
     choice = mixture_options.choose(
         num_tokens,
         budget,
@@ -143,8 +144,8 @@ def mix_build(
 def mix_show(path: Manifest, tokens: Tokens = None, output_format: Format = "table") -> None:
     """Print what a budget of tokens will contain under a manifest, by domain, language and stage."""
     from dataeng.formats.mixture import load_mixture
+    from dataeng.formats.token_count import parse_tokens
     from dataeng.report.mixture import packs_are_here
-    from dataeng.report.mixture_options import parse_tokens
     from dataeng.report.mixture_preview import preview
     from dataeng.report.plain import check_format
 
@@ -206,6 +207,7 @@ def mix_fit(
     """Fit weights to the losses of proxy runs on other mixtures (Olmix, RegMix), and write a manifest with them."""
     from dataeng.errors import ConfigError
     from dataeng.formats.mixture import save_mixture
+    from dataeng.formats.token_count import parse_tokens
     from dataeng.mixture.build import build_mixture, load_pack_tokens
     from dataeng.mixture.fit.fit import FitOptions, fit_mixture
     from dataeng.mixture.fit.runs import read_runs
@@ -225,7 +227,7 @@ def mix_fit(
         packs, run_dir = mixture_options.pack_folders(folders)
         num_tokens = load_pack_tokens(packs)
         mixture_fit.check_domains(runs, num_tokens, file)
-        budget = mixture_options.parse_tokens(tokens) if tokens else sum(num_tokens.values())
+        budget = parse_tokens(tokens) if tokens else sum(num_tokens.values())
         caps = mixture_options.parse_epoch_caps(max_epochs or [], list(num_tokens))
         limits = mixture_fit.limits(caps, num_tokens, budget)
         near = near or {name: count / sum(num_tokens.values()) for name, count in num_tokens.items()}
@@ -266,8 +268,8 @@ def mix_handover(
 ) -> None:
     """Print a mixture as the configuration of another trainer, stages included."""
     from dataeng.formats.mixture import load_mixture
+    from dataeng.formats.token_count import parse_tokens
     from dataeng.mixture.handover.hand_over import hand_over
-    from dataeng.report.mixture_options import parse_tokens
 
     manifest = load_mixture(path)
     budget = parse_tokens(tokens) if tokens else sum(domain.num_tokens for domain in manifest.domains.values())

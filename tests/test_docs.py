@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shlex
@@ -11,18 +12,24 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from dataeng.formats.mixture import json_schema, load_mixture
+from dataeng.formats.token_count import parse_tokens
 from dataeng.report import preset_reference
 from dataeng.report.catalogue import markdown, objectives_markdown, signals_markdown
 from tests.end_to_end.runs import dataeng, environment
 from tests.test_cli import Call, call
+from trainer.cli import app as trainer
+from trainer.model.presets import PRESETS
 
 __all__ = ["call"]  # a fixture
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BIN = Path(sys.executable).parent
+#: Values of the trainer's options in the recipe, and what the test gives instead.
+FEWER = {"200k": "5k", "50k": "4k", "5000": "300", "20000": "600"}
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -159,6 +166,57 @@ def test_the_page_of_packs_shows_commands_that_run_and_what_they_print(
     assert len(shown) > 35 and [line for line in shown if line not in everything] == []
     (code,) = blocks(page, "python")
     exec(compile(code, page, "exec"), {})
+
+
+def test_the_recipe_runs_from_a_budget_to_a_verdict(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every command as it stands, but for the budgets of tokens: thousands show what hundreds of thousands do."""
+    page = ROOT / "docs/recipes.md"
+    monkeypatch.chdir(tmp_path)
+    for block in blocks(page, "yaml"):
+        Path(re.match(r"# (\w+\.yaml)", block)[1]).write_text(block)  # type: ignore[index]
+    monkeypatch.setenv("COLUMNS", "160")
+    printed = []
+    for line in "".join(blocks(page, "console")).splitlines():
+        program, *arguments = shlex.split(line.removeprefix("$ "))
+        if program == "dataeng":
+            inline = ["--scheduler", "inline"] if arguments[0] == "run" else []
+            called = call(*arguments, *inline)
+            assert called.code == 0, called.err
+            printed.append(called.out)
+        else:
+            arguments = [FEWER.get(argument, argument) for argument in arguments]
+            where = [] if arguments[0] == "export" else ["--device", "cpu"]
+            done = CliRunner().invoke(trainer, [*arguments, *where])
+            assert done.exit_code == 0, (line, done.output)
+            printed.append(done.stdout)
+    assert len(printed) == 10
+    shown = [row.split() for row in "".join(printed).splitlines()]
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    tables = [block for language, block in fenced if not language]
+    assert len(tables) == 2
+    for row in (row.split() for table in tables for row in table.splitlines()):
+        if row[0] == "domain":
+            assert row in shown
+        elif row[0] in ("qa", "books"):
+            assert any(found[0] == row[0] and len(found) == len(row) for found in shown if found), row
+    assert any(row[:1] == ["books"] and row[-1] == "learned" for row in shown)
+    assert "stage decay, up to 100%" in printed[1]
+
+
+def test_the_table_of_the_recipe_follows_from_its_formulas() -> None:
+    rows = re.findall(r"^\| `(\w[\w.]*)` \|(.*)\|$", (ROOT / "docs/recipes.md").read_text(), re.MULTILINE)
+    assert [name for name, _ in rows] == [name for name in PRESETS if name not in ("tiny", "small")]
+    for name, row in rows:
+        tokens, length, batch, steps, rate = (cell.strip().replace(",", "") for cell in row.split("|"))
+        num_weights = parse_tokens({"3b": "3.2b"}.get(name, name))
+        assert parse_tokens(tokens) == pytest.approx(20 * num_weights, rel=0.02)
+        assert int(length) == PRESETS[name].sequence_length
+        compute = 6 * num_weights * parse_tokens(tokens)
+        assert int(batch) * int(length) == pytest.approx(0.2920 * compute**0.3271, rel=0.06)
+        assert int(steps) == math.ceil(parse_tokens(tokens) / (int(batch) * int(length)))
+        assert float(rate) == pytest.approx(0.3118 * compute**-0.125, rel=0.04)
 
 
 def test_the_preset_of_the_docs_works(tmp_path: Path) -> None:

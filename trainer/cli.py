@@ -21,7 +21,7 @@ from dataeng.formats.reweighting import Method
 from dataeng.packing.rows import METHODS
 from trainer.config import Decay, OnSpike, OptimizerName, Parallelism, Schedule, TrainConfig, derive_config
 from trainer.model.presets import MATRICES, PRESETS, RopeKind
-from trainer.options import Options
+from trainer.options import DEFAULT_STEPS, Options
 
 if TYPE_CHECKING:
     from trainer.loop import TrainingReport
@@ -112,7 +112,12 @@ def train(
         float | None, MODEL(help="Adapters are scaled by alpha / rank. Default: twice the rank.")
     ] = None,
     lora_targets: Annotated[str, MODEL(help="Which matrices get adapters.")] = ", ".join(MATRICES),
-    steps: Annotated[int, OPTIMIZATION(help="Optimizer steps.")] = 300,
+    steps: Annotated[
+        int | None, OPTIMIZATION(help=f"Optimizer steps. Default: {DEFAULT_STEPS}, or what --tokens takes.")
+    ] = None,
+    tokens: Annotated[
+        str | None, OPTIMIZATION(help="In place of --steps: as many as read so many tokens, e.g. 500k or 2B.")
+    ] = None,
     learning_rate: Annotated[
         float | None, OPTIMIZATION(help="Peak learning rate. Default: the preset's, for this optimizer.")
     ] = None,
@@ -198,6 +203,7 @@ def train(
         save_mixture=save_mixture,
         preset=preset,
         steps=steps,
+        tokens=tokens,
         batch_size=batch_size,
         sequence_length=sequence_length,
         packing=packing,

@@ -17,12 +17,13 @@ from dataeng.errors import ConfigError, nearest
 from dataeng.formats.complaints import first_complaint
 from dataeng.formats.mixture import MixtureManifest
 from dataeng.formats.reweighting import Method, Reweighting
+from dataeng.formats.token_count import parse_tokens
 from dataeng.packing.rows import Method as Packing
 from dataeng.packing.rows import checked_method
 from trainer.huggingface.config import fingerprint
 from trainer.model.presets import PRESETS, LoraConfig, ModelConfig
 from trainer.model_options import derive_lora, derive_model
-from trainer.options import Options
+from trainer.options import DEFAULT_STEPS, Options
 
 Normalization = Literal["planned", "batch"]
 OptimizerName = Literal["adamw", "adafactor", "lion", "muon"]
@@ -151,10 +152,11 @@ def derive_config(options: Options, manifest: MixtureManifest) -> TrainConfig:
     learning_rate = options.learning_rate
     if learning_rate is None:
         learning_rate = preset.learning_rate * RATE_FACTORS.get(options.optimizer, 1.0)
+    steps = _steps(options, batch_size, sequence_length)
     checkpoint_every = options.checkpoint_every
     if checkpoint_every is None:
-        checkpoint_every = max(1, min(1000, math.ceil(options.steps / 4)))
-    _check_ranges(options, batch_size, sequence_length, learning_rate, checkpoint_every)
+        checkpoint_every = max(1, min(1000, math.ceil(steps / 4)))
+    _check_ranges(options, steps, batch_size, sequence_length, learning_rate, checkpoint_every)
     out = default_out(options.mixture, manifest) if options.out is None else options.out
     save_mixture = out / "mix.json" if options.save_mixture is None else options.save_mixture
     if save_mixture.is_dir():
@@ -175,10 +177,10 @@ def derive_config(options: Options, manifest: MixtureManifest) -> TrainConfig:
             name=_choice("--optimizer", options.optimizer, OptimizerName),
             weight_decay=options.weight_decay,
         ),
-        schedule=_schedule(options, batch_size),
+        schedule=_schedule(options, steps, batch_size),
         loss=LossConfig(normalization=_choice("--normalization", options.normalization, Normalization)),
         reweighting=_reweighting(options.reweighting, manifest.reweighting),
-        num_steps=options.steps,
+        num_steps=steps,
         batch_size=batch_size,
         sequence_length=sequence_length,
         packing=manifest.packing if options.packing is None else checked_method(options.packing),
@@ -221,11 +223,22 @@ def _validation(options: Options, checkpoint_every: int) -> ValidationConfig | N
     return ValidationConfig(mixture=options.validate, every=every, tokens=options.validate_tokens)
 
 
+def _steps(options: Options, batch_size: int, sequence_length: int) -> int:
+    """Returns the steps asked for, or as many as read the tokens asked for, the last batch whole."""
+    if options.tokens is None:
+        return DEFAULT_STEPS if options.steps is None else options.steps
+    if options.steps is not None:
+        raise ConfigError("--steps and --tokens both say how long to train; give one of them.")
+    if options.batch_ramp is not None:
+        raise ConfigError("--tokens cannot be used with --batch-ramp, under which steps differ; give --steps.")
+    return math.ceil(parse_tokens(options.tokens) / max(1, batch_size * sequence_length))
+
+
 def _check_ranges(
-    options: Options, batch_size: int, sequence_length: int, learning_rate: float, checkpoint_every: int
+    options: Options, steps: int, batch_size: int, sequence_length: int, learning_rate: float, checkpoint_every: int
 ) -> None:
     for name, value in {
-        "--steps": options.steps,
+        "--steps": steps,
         "--batch-size": batch_size,
         "--accumulate": options.accumulate,
         "--replicas": options.replicas,
@@ -264,10 +277,10 @@ def _choice(option: str, value: str, choices: Any) -> Any:
     return value
 
 
-def _schedule(options: Options, batch_size: int) -> ScheduleConfig:
+def _schedule(options: Options, steps: int, batch_size: int) -> ScheduleConfig:
     """Returns the schedule; a twentieth of the run warms up and the last quarter decays unless asked otherwise."""
-    warmup_steps = max(1, options.steps // 20) if options.warmup_steps is None else options.warmup_steps
-    decay_steps = max(1, options.steps // 4) if options.decay_steps is None else options.decay_steps
+    warmup_steps = max(1, steps // 20) if options.warmup_steps is None else options.warmup_steps
+    decay_steps = max(1, steps // 4) if options.decay_steps is None else options.decay_steps
     for name, value in {"--warmup-steps": warmup_steps, "--decay-steps": decay_steps}.items():
         if value < 0:
             raise ConfigError(f"{name} is {value}; expected 0 (none) or more.")

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from dataeng.formats.atomic import write_json
-from trainer.data.presence import presence_warning
+from trainer.data.presence import presence_warning, repetition_warning
 from trainer.identity import as_json
+from trainer.optimizer.schedule import total_rows
 from trainer.parallel.ranks import environment
 from trainer.watching.progress import Watcher
 
@@ -22,11 +23,17 @@ def announce(run: Run, watcher: Watcher) -> None:
     config = run.config
     watcher.note(
         f"{config.preset}: {run.model.num_parameters():,} parameters on {_hardware(run)}; "
-        f"{config.num_steps:,} steps of {config.batch_size:,} rows of {config.sequence_length:,} tokens from "
-        f"{len(run.rows.names)} domains; run: {config.out}"
+        f"{config.num_steps:,} steps of {config.batch_size:,} rows of {config.sequence_length:,} tokens "
+        f"({config.num_steps * config.tokens_per_step:,}) from {len(run.rows.names)} domains; run: {config.out}"
     )
     for warning in (
         presence_warning(run.presences, config.batch_size, config.reweighting),
+        repetition_warning(
+            run.rows.names,
+            run.loader.sampler.stages,
+            run.rows.num_rows,
+            total_rows(config.num_steps, config.batch_size, config.schedule),
+        ),
         None if run.validation is None else run.validation.warning,
     ):
         if warning is not None:

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from trainer.model.presets import MATRICES
 
+#: Of a run that is told neither --steps nor --tokens: enough to see losses fall.
+DEFAULT_STEPS = 300
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -16,7 +19,8 @@ class Options:
     out: Path | None = None
     save_mixture: Path | None = None
     preset: str = "tiny"
-    steps: int = 300
+    steps: int | None = None
+    tokens: str | None = None
     batch_size: int | None = None
     sequence_length: int | None = None
     packing: str | None = None

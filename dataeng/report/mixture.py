@@ -16,7 +16,9 @@ from dataeng.mixture.plan import MixtureRow, mixture_table, stage_tables
 from dataeng.mixture.recipes import RECIPES
 from dataeng.report.mixture_preview import PreviewRow, by_stage
 
-MANY_EPOCHS = 4.0  # beyond four passes repeated tokens lose their worth (Muennighoff et al., arXiv 2305.16264)
+# Beyond four passes repeated tokens lose their worth (Muennighoff et al., arXiv 2305.16264). A cap of 4 is not beyond.
+MANY_EPOCHS = 4.0
+ROUNDING = 0.05
 LANGUAGES_SHOWN = 6  # of each domain; the rest is one line
 
 
@@ -50,7 +52,7 @@ def _domain_table(rows: Iterable[MixtureRow]) -> Table:
     for column in ("documents", "tokens", "weight", "share", "tokens drawn", "epochs"):
         table.add_column(column, justify="right")
     for row in rows:
-        many = row.epochs > MANY_EPOCHS
+        many = row.epochs > MANY_EPOCHS + ROUNDING
         table.add_row(
             escape(row.domain),
             f"{row.num_documents:,}",
@@ -72,7 +74,7 @@ def _remarks(manifest: MixtureManifest, rows: Sequence[MixtureRow]) -> list[str]
         if not domain.reweighted:
             lines.append(f"the weight of '{escape(name)}' is fixed: losses never move it.")
     for row in rows:
-        if row.epochs > MANY_EPOCHS:
+        if row.epochs > MANY_EPOCHS + ROUNDING:
             lines.append(
                 f"[yellow]warning:[/] '{escape(row.domain)}' would be repeated {row.epochs:.1f} times; "
                 f"beyond {MANY_EPOCHS:g} repeated tokens help little. Lower its weight, or set --max-epochs."

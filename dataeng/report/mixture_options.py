@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,6 @@ from dataeng.formats.pack import HELD_OUT_SUFFIX, MANIFEST_NAME
 from dataeng.mixture.build import Packing
 from dataeng.mixture.recipes import RECIPES, recipe_weights
 from dataeng.mixture.weighting import WantedStage
-
-UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
 
 
 def refuse_to_lose_history(path: Path, force: bool) -> None:
@@ -200,11 +197,3 @@ def parse_packing(value: str) -> Packing:
         if value == name:
             return cast(Packing, name)
     raise ConfigError(f"--packing {value} is unknown{nearest(value, get_args(Packing))}")
-
-
-def parse_tokens(text: str) -> int:
-    """Parses a number of tokens: ``500000``, ``500k``, ``1.5B``."""
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([kmbt]?)", text.strip().lower())
-    if not match:
-        raise ConfigError(f"--tokens {text}: expected a number such as 500000, 500k, 20M or 1.5B.")
-    return round(float(match[1]) * UNITS[match[2]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +27,23 @@ def test_none_means_the_presets_value_or_a_derived_one(mixture: Path) -> None:
     assert config.tokens_per_step == preset.batch_size * preset.sequence_length
     assert config.save_mixture == config.out / "mix.json"
     assert config.reweighting == load_mixture(mixture).reweighting
+
+
+def test_tokens_in_place_of_steps(mixture: Path) -> None:
+    def config(**options: Any) -> TrainConfig:
+        return derive_config(Options(mixture=mixture, **options), load_mixture(mixture))
+
+    assert config().num_steps == 300
+    long = config(tokens="2k", batch_size=4, sequence_length=64)  # 7.8 batches
+    assert (long.num_steps, long.schedule.decay_steps, long.checkpoint_every) == (8, 2, 2)
+    for options, message in (
+        ({"steps": 3}, "--steps and --tokens both say how long to train"),
+        ({"batch_ramp": (1, 2)}, "--tokens cannot be used with --batch-ramp"),
+        ({"batch_size": 0}, "--batch-size is 0"),
+        ({"tokens": "2 thousand"}, "--tokens 2 thousand: expected a number such as"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            config(**{"tokens": "2k", **options})
 
 
 def test_held_out_losses_come_with_checkpoints_unless_told_otherwise(make_config: MakeConfig) -> None:

@@ -15,9 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from dataeng.formats.reweighting import Reweighting
+from trainer.data.sampler import SampledStage
 
 #: A domain that is in fewer steps than this is named at the start.
 ENOUGH = 0.95
+#: Beyond so many epochs repeated tokens lose their worth (Muennighoff et al., arXiv 2305.16264).
+MANY_EPOCHS = 4.0
 MAX_NAMED = 5
 
 
@@ -74,3 +77,25 @@ def presence_warning(found: Sequence[Presence], batch_size: int, reweighting: Re
     if reweighting.ema > 0:
         return f"{line}; as it is, weights go by averages over steps (ema {reweighting.ema:g})."
     return f"{line}; with `ema` in the manifest's reweighting, weights would rest on more than the last row."
+
+
+def repetition_warning(
+    names: Sequence[str], stages: Sequence[SampledStage], num_rows: Sequence[int], total_rows: int
+) -> str | None:
+    """Returns one line that names the domains that a run of ``total_rows`` repeats too often; None without any.
+
+    ``num_rows`` is what the domains have.
+    """
+    ends = [total_rows if stage.until_row is None else stage.until_row for stage in stages]
+    lengths = np.diff([0, *ends])
+    drawn = lengths @ np.array([stage.shares for stage in stages])
+    epochs = dict(zip(names, (drawn / np.array(num_rows)).tolist(), strict=True))
+    many = sorted((name for name in names if epochs[name] > MANY_EPOCHS + 0.05), key=lambda name: -epochs[name])
+    if not many:
+        return None
+    named = ", ".join(f"{name} {epochs[name]:.1f} times" for name in many[:MAX_NAMED])
+    more = f", and {len(many) - MAX_NAMED} more" if len(many) > MAX_NAMED else ""
+    return (
+        f"note: this run reads {named}{more}; beyond {MANY_EPOCHS:g} repeated tokens help little. Train fewer steps, "
+        "change the mixture, or cap epochs (dataeng mix --max-epochs)."
+    )

@@ -36,7 +36,7 @@ class MixtureRows:
     """All domains of a manifest, opened and checked, packed into rows of ``sequence_length`` + 1 tokens.
 
     ``packing`` None is the manifest's. Raises `FormatError` for packs that are not the manifest's, for a domain of
-    fewer tokens than one row, and for a curriculum's column that is not there.
+    fewer tokens than one row (unless rows are packed by best fit), and for a curriculum's column that is not there.
     """
 
     def __init__(
@@ -51,7 +51,8 @@ class MixtureRows:
         shards = {name: [shard for pack in packs for shard in pack.shards] for name, packs in self.packs.items()}
         self.tables = []
         for name, domain in manifest.domains.items():
-            if domain.num_tokens <= sequence_length:
+            # Best-fit rows are filled up where documents end, so that a few questions make one, too.
+            if domain.num_tokens <= sequence_length and self.packing != "best-fit":
                 raise FormatError(
                     f"domain '{name}' has {domain.num_tokens:,} tokens, too few for one row of "
                     f"{sequence_length:,} + 1; use --sequence-length {max(1, domain.num_tokens - 1)} or less."

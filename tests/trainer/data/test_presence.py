@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dataeng.formats.reweighting import Reweighting
-from trainer.data.presence import presence_warning, presences
+from trainer.data.presence import presence_warning, presences, repetition_warning
 from trainer.data.sampler import MixtureSampler, SampledDomain, SampledStage
 
 SHARES = np.array([0.7, 0.2, 0.08, 0.02])
@@ -64,3 +64,14 @@ def test_one_line_names_them_and_says_what_helps() -> None:
     many = presences([f"d{i}" for i in range(20)], [np.full(20, 0.05)], 8)
     crowded = presence_warning(many, 8, Reweighting())
     assert crowded is not None and "d4 in 1 of 3" in crowded and "d5" not in crowded and ", and 15 more." in crowded
+
+
+def test_domains_that_a_run_repeats_too_often_are_named() -> None:
+    stages = [
+        SampledStage(until_row=60, shares=(0.5, 0.5, 0.0)),
+        SampledStage(until_row=None, shares=(0.25, 0.25, 0.5)),
+    ]
+    # 100 rows: 30 + 10 of a and of b, 20 of c.
+    line = repetition_warning(["a", "b", "c"], stages, [4, 10, 2], 100)
+    assert line is not None and line.startswith("note: this run reads a 10.0 times, c 10.0 times; beyond 4 repeated")
+    assert repetition_warning(["a", "b", "c"], stages, [10, 10, 5], 100) is None

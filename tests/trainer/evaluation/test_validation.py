@@ -286,9 +286,10 @@ def test_packs_that_cannot_be_scored(
     other = write_held_out("other", "c" * 64, prose=texts["prose"][:2])
     with pytest.raises(ConfigError, match=rf"--validate {other}: its packs were made with the tokenizer {'c' * 64}, "):
         opened(other, mixture)
-    small = write_held_out("small", prose=["short"])
-    with pytest.raises(FormatError, match=rf"--validate {small}: domain 'prose' has 6 tokens, too few for one row"):
+    small = write_held_out("small", prose=[""])
+    with pytest.raises(FormatError, match=rf"--validate {small}: domain 'prose' has no token that counts as a label"):
         opened(small, mixture)
+    assert opened(write_held_out("short", prose=["short"]), mixture).rows.num_rows == [1]  # filled up
     altered = write_held_out("altered", prose=texts["prose"][:2])
     tokens = tmp_path / "altered/prose/00000.bin"
     tokens.write_bytes(b"\x41\x00" + tokens.read_bytes()[2:])
