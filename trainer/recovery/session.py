@@ -33,6 +33,18 @@ def held(folder: Path) -> Iterator[None]:
         yield
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a trainer is at work in a run's folder, as far as this machine knows."""
+    try:
+        with (folder / ".lock").open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # there is no lock, or it cannot be read
+        return False
+    return False
+
+
 class StopRequest:
     """Turns the first SIGINT or SIGTERM into a wish to stop after the step at hand; the second acts as usual."""
 

@@ -16,6 +16,7 @@ import polars as pl
 from dataeng.errors import ConfigError
 from dataeng.formats.atomic import write_bytes
 from dataeng.formats.training_run import read_description
+from trainer.recovery.session import is_held
 from trainer.watching.metrics import MetricsWriter
 from trainer.watching.report_pictures import Measured, draw_pictures
 
@@ -63,7 +64,7 @@ def write_report(run: Path, target: Path | None = None) -> Path:
     page = environment.get_template("report.html").render(
         name=run.name,
         described=described,
-        facts=_facts(described, measured, metrics.best_validation()),
+        facts=[_status(run, described, measured), *_facts(described, measured, metrics.best_validation())],
         summaries=summaries,
         met=_met(described, measured.domains),
         held_out=_held_out(measured.validation, {s.domain: s.last_loss for s in summaries}),
@@ -80,6 +81,15 @@ def write_report(run: Path, target: Path | None = None) -> Path:
     return path
 
 
+def _status(run: Path, described: dict[str, Any], measured: Measured) -> tuple[str, str, str]:
+    """Returns how the run stands. ``training.json`` has the step it began with, until it ends; if it was let end."""
+    status, _, why = str(described["status"]).partition(": ")
+    if status == "running" and not is_held(run):
+        status, why = "interrupted", "the same command goes on from the last checkpoint"
+    step = max(int(described["step"]), int(measured.steps["step"][-1]))
+    return "status", status, f"step {step:,} of {described['num_steps']:,}" + (f"; {why}" if why else "")
+
+
 def _facts(described: dict[str, Any], measured: Measured, best: tuple[int, float] | None) -> list[tuple[str, str, str]]:
     """Returns term, value and what else there is to say, for the top of the page."""
     steps = measured.steps
@@ -87,7 +97,6 @@ def _facts(described: dict[str, Any], measured: Measured, best: tuple[int, float
     tokens = float((steps["tokens_per_second"] * steps["seconds"]).sum())
     last = steps.tail(max(1, min(10, len(steps) // 10)))
     facts = [
-        ("status", str(described["status"]), f"step {described['step']:,} of {described['num_steps']:,}"),
         ("parameters", _count(described["num_parameters"]), f"{described['num_parameters']:,}"),
         ("tokens", _count(tokens), f"{described['tokens_per_step']:,} a step"),
         ("speed", f"{_count(tokens / seconds)} tokens/s", f"{_duration(seconds)} in steps"),

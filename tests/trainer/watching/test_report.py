@@ -16,6 +16,7 @@ from dataeng.errors import ConfigError, FormatError
 from dataeng.formats.mixture import load_mixture
 from trainer.config import TrainConfig
 from trainer.loop import train
+from trainer.recovery.session import held
 from trainer.watching.progress import PlainWatcher
 from trainer.watching.report import write_report
 
@@ -50,6 +51,27 @@ def test_a_report_shows_what_was_measured(make_config: MakeConfig, mixture: Path
     for picture in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
         ElementTree.fromstring(picture)
     assert not re.search(r"<script|<link|\bsrc=|url\(http", page)
+
+
+def test_a_report_says_how_a_run_stands_that_did_not_end(make_config: MakeConfig, mixture: Path) -> None:
+    config = make_config(steps=2)
+    train(config, load_mixture(mixture), PlainWatcher(Console(quiet=True)))
+    path = config.out / "training.json"
+    told = {**json.loads(path.read_text()), "step": 0}  # the step that it began with
+
+    def standing(status: str) -> str:
+        path.write_text(json.dumps({**told, "status": status}))
+        text = re.sub(r"<[^>]*>", "|", write_report(config.out).read_text())
+        found = re.search(r"status\|+([^|]+)\|+([^|]+)\|", text)
+        assert found
+        return f"{found[1]}, {found[2]}"
+
+    assert standing("running") == "interrupted, step 2 of 2; the same command goes on from the last checkpoint"
+    with held(config.out):
+        assert standing("running") == "running, step 2 of 2"
+    assert (
+        standing("failed: cannot write to x: No space left") == "failed, step 2 of 2; cannot write to x: No space left"
+    )
 
 
 def titles(page: str) -> list[str]:
