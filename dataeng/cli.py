@@ -169,7 +169,7 @@ def sql(
     check_format(output)
     columns, rows = query(run_dir, statement or TABLES, ROWS_SHOWN + 1 if output == "table" else None)
     if output == "table" and statement is None:
-        print_tables(console(), dict(rows), run_dir)
+        print_tables(console(), {str(name): str(found) for name, found in rows}, run_dir)
     elif output == "table":
         print_rows(console(), columns, rows)
     else:

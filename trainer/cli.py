@@ -316,8 +316,9 @@ def _errors_shown() -> Iterator[None]:
     try:
         yield
     except (DataengError, OSError) as error:
-        of_file = isinstance(error, OSError) and error.filename is not None
-        message = f"{error.filename}: {error.strerror}." if of_file else str(error)
+        message = str(error)
+        if isinstance(error, OSError) and error.filename is not None:
+            message = f"{error.filename}: {error.strerror}."
         Console(stderr=True).print(f"error: {message}", markup=False, highlight=False, soft_wrap=True, style="red")
         raise typer.Exit(1) from None
 

@@ -256,14 +256,13 @@ def _check_ranges(
     }.items():
         if value < 0:
             raise ConfigError(f"{name} is {value}; expected 0 (never) or more.")
-    for name, value, limit in (
-        ("--warmup-steps", options.warmup_steps, steps),
-        ("--decay-steps", options.decay_steps, steps),
-        ("--accumulate", options.accumulate, batch_size),
+    for name, part, whole, of_what in (
+        ("--warmup-steps", options.warmup_steps, steps, "steps of the run"),
+        ("--decay-steps", options.decay_steps, steps, "steps of the run"),
+        ("--accumulate", options.accumulate, batch_size, "rows of a step"),
     ):
-        if value is not None and value > limit:
-            of_what = "rows of a step" if name == "--accumulate" else "steps of the run"
-            raise ConfigError(f"{name} is {value:,}, more than the {limit:,} {of_what}.")
+        if part is not None and part > whole:
+            raise ConfigError(f"{name} is {part:,}, more than the {whole:,} {of_what}.")
     if options.peak_flops is not None and not (math.isfinite(options.peak_flops) and options.peak_flops > 0):
         raise ConfigError(f"--peak-flops is {options.peak_flops:g}; expected a number above 0, such as 989e12.")
     if not (math.isfinite(options.weight_decay) and options.weight_decay >= 0):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,7 +14,7 @@ from rich.console import Console
 from dataeng.engine.ledger import StageCount
 from dataeng.report.explain import explain
 from dataeng.report.funnel import FunnelRow
-from dataeng.report.terminal import ROWS_SHOWN, funnel_table, print_rows, print_story, size
+from dataeng.report.terminal import ROWS_SHOWN, funnel_table, print_rows, print_story, print_tables, size
 from dataeng.report.visible import visible
 from tests.small_run import HOSTILE_URL, SmallRun
 
@@ -123,3 +125,17 @@ def test_the_funnel_shows_the_largest_reasons_first_and_leaves_out_what_counts_n
     assert rule.split("   ")[0].startswith("rule") and "2,000" in rule and "5.0 MB" in rule and "1,864" in rule
     assert "[bold]odd 100, reason_8 8, reason_7 7, reason_6 6, reason_5 5, reason_4 4, 3 more reasons" in rule
     assert quiet.startswith("quiet") and quiet.rstrip().endswith("–")
+
+
+def test_the_list_of_tables_counts_columns_that_begin_alike() -> None:
+    measured = ", ".join(f"quality_{number}" for number in range(8))
+    few = ", ".join(f"c4_{number}" for number in range(7))
+    console = terminal()
+    print_tables(console, {"signals": f"id, {measured}, privacy_ips, quality_9", "rules": few}, Path("runs/a"))
+    shown = [" ".join(line.split()) for line in re.sub("\x1b\\[[0-9;]*m", "", printed(console)).splitlines()]
+    assert shown[1:] == [
+        "signals id, quality_* (9 columns), privacy_ips",
+        f"rules {few}",
+        "",
+        'Every column of a table with its type: dataeng sql runs/a "DESCRIBE signals"',
+    ]
