@@ -88,11 +88,15 @@ def train(
             help="Check the packs' SHA-256 at the start. Default: when they are below 4 GB together.",
         ),
     ] = None,
-    preset: Annotated[str, MODEL(help=f"Model size: {', '.join(PRESETS)}.")] = "tiny",
+    preset: Annotated[
+        str | None,
+        MODEL(help=f"Model size: {', '.join(PRESETS)}. Default: tiny, or the one nearest to the model of --init-from."),
+    ] = None,
     init_from: Annotated[
         Path | None,
         MODEL(
-            help="Start from a Llama, Qwen2 or Qwen3 model in Hugging Face's format, in its shape, not the preset's."
+            help="Start from a Llama, Qwen2 or Qwen3 model in Hugging Face's format, in its shape. Of the preset are "
+            "then batch, length of rows and learning rate."
         ),
     ] = None,
     document_mask: Annotated[

@@ -22,7 +22,7 @@ from dataeng.packing.rows import Method as Packing
 from dataeng.packing.rows import checked_method
 from trainer.huggingface.config import fingerprint
 from trainer.model.presets import PRESETS, LoraConfig, ModelConfig
-from trainer.model_options import derive_lora, derive_model
+from trainer.model_options import derive_lora, derive_model, derive_preset, derive_sequence_length
 from trainer.options import DEFAULT_STEPS, Options
 
 Normalization = Literal["planned", "batch"]
@@ -144,11 +144,10 @@ def derive_config(options: Options, manifest: MixtureManifest) -> TrainConfig:
 
     Raises `ConfigError` that names the option, its value and what is possible.
     """
-    if options.preset not in PRESETS:
-        raise ConfigError(f"--preset {options.preset} is unknown{nearest(options.preset, PRESETS)}")
-    preset = PRESETS[options.preset]
+    preset_name = derive_preset(options)
+    preset = PRESETS[preset_name]
     batch_size = preset.batch_size if options.batch_size is None else options.batch_size
-    sequence_length = preset.sequence_length if options.sequence_length is None else options.sequence_length
+    sequence_length = derive_sequence_length(options, preset)
     learning_rate = options.learning_rate
     if learning_rate is None:
         learning_rate = preset.learning_rate * RATE_FACTORS.get(options.optimizer, 1.0)
@@ -170,7 +169,7 @@ def derive_config(options: Options, manifest: MixtureManifest) -> TrainConfig:
         mixture=options.mixture,
         out=out,
         save_mixture=save_mixture,
-        preset=options.preset,
+        preset=preset_name,
         model=derive_model(options, preset, manifest, sequence_length),
         optimizer=OptimizerConfig(
             learning_rate=learning_rate,

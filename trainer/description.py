@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 def announce(run: Run, watcher: Watcher) -> None:
     """Tells what is about to be run, and what a person may want to change before it is."""
     config = run.config
+    rows = total_rows(config.num_steps, config.batch_size, config.schedule)
+    model = config.preset if config.init_from is None else config.init_from
     watcher.note(
-        f"{config.preset}: {run.model.num_parameters():,} parameters on {_hardware(run)}; "
-        f"{config.num_steps:,} steps of {config.batch_size:,} rows of {config.sequence_length:,} tokens "
-        f"({config.num_steps * config.tokens_per_step:,}) from {len(run.rows.names)} domains; run: {config.out}"
+        f"{model}: {run.model.num_parameters():,} parameters on {_hardware(run)}; "
+        f"{config.num_steps:,} steps of {config.batch_size:,} rows of {config.sequence_length:,} tokens, "
+        f"{rows * config.sequence_length:,} in all, from {len(run.rows.names)} domains; run: {config.out}"
     )
     for warning in (
         presence_warning(run.presences, config.batch_size, config.reweighting),
@@ -32,7 +34,7 @@ def announce(run: Run, watcher: Watcher) -> None:
             run.rows.names,
             run.loader.sampler.stages,
             run.rows.num_rows,
-            total_rows(config.num_steps, config.batch_size, config.schedule),
+            rows,
         ),
         None if run.validation is None else run.validation.warning,
     ):

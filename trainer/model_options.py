@@ -12,8 +12,41 @@ from dataeng.errors import ConfigError, nearest
 from dataeng.formats.mixture import MixtureManifest
 from trainer.huggingface.config import read_model_config
 from trainer.huggingface.tokenizer_files import check_same_tokenizer
-from trainer.model.presets import MATRICES, LoraConfig, ModelConfig, Preset, parse_rope_scaling
+from trainer.model.presets import MATRICES, PRESETS, LoraConfig, ModelConfig, Preset, parse_rope_scaling
 from trainer.options import Options
+
+DEFAULT_PRESET = "tiny"
+
+
+def derive_preset(options: Options) -> str:
+    """Returns the preset asked for; else, for a model to start from, the one whose matrices are nearest in size.
+
+    Batch, length of rows and learning rate are a preset's unless given: those of a small one would spoil a large model.
+    """
+    if options.preset is not None:
+        if options.preset not in PRESETS:
+            raise ConfigError(f"--preset {options.preset} is unknown{nearest(options.preset, PRESETS)}")
+        return options.preset
+    if options.init_from is None:
+        return DEFAULT_PRESET
+    size = _matrix_weights(read_model_config(options.init_from))
+    sizes = {name: _matrix_weights(p.model(vocab_size=1, max_positions=1)) for name, p in PRESETS.items()}
+    return min(sizes, key=lambda name: abs(math.log(size / sizes[name])))
+
+
+def _matrix_weights(model: ModelConfig) -> int:
+    """Returns the weights of all layers' matrices; the vocabulary's are not counted."""
+    heads = 2 * (model.num_heads + model.num_kv_heads) * model.head_dim
+    return model.num_layers * model.dim * (heads + 3 * model.hidden_dim)
+
+
+def derive_sequence_length(options: Options, preset: Preset) -> int:
+    """Returns the length of rows asked for; else the preset's, or all that the model to start from can take."""
+    if options.sequence_length is not None:
+        return options.sequence_length
+    if options.init_from is None:
+        return preset.sequence_length
+    return min(preset.sequence_length, read_model_config(options.init_from).max_positions)
 
 
 def derive_model(options: Options, preset: Preset, manifest: MixtureManifest, sequence_length: int) -> ModelConfig:

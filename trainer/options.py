@@ -18,7 +18,7 @@ class Options:
     mixture: Path
     out: Path | None = None
     save_mixture: Path | None = None
-    preset: str = "tiny"
+    preset: str | None = None
     steps: int | None = None
     tokens: str | None = None
     batch_size: int | None = None

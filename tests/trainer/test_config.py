@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import pytest
 from dataeng.errors import ConfigError
 from dataeng.formats.mixture import LearnedWeights, load_mixture
 from trainer.config import TrainConfig, ValidationConfig, default_out, derive_config
+from trainer.huggingface.config import to_huggingface
 from trainer.model.presets import PRESETS
+from trainer.model_options import derive_preset, derive_sequence_length
 from trainer.options import Options
 
 MakeConfig = Callable[..., TrainConfig]
@@ -108,3 +111,21 @@ def test_the_method_can_be_overridden(make_config: MakeConfig) -> None:
 def test_wrong_options_are_named(make_config: MakeConfig, options: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make_config(**options)
+
+
+def test_a_model_to_start_from_is_trained_as_the_preset_nearest_in_size(tmp_path: Path) -> None:
+    def options(name: str, positions: int, **given: Any) -> Options:
+        folder = tmp_path / f"{name}-{positions}"
+        folder.mkdir(exist_ok=True)
+        shape = PRESETS[name].model(vocab_size=300, max_positions=positions)
+        (folder / "config.json").write_text(json.dumps(to_huggingface(shape, "float32", 0)))
+        return Options(mixture=Path("mix.json"), init_from=folder, **given)
+
+    for name in PRESETS:
+        assert derive_preset(options(name, 64)) == name
+    assert derive_preset(options("8b", 64, preset="25m")) == "25m"
+    assert derive_preset(Options(mixture=Path("mix.json"))) == "tiny"
+    preset = PRESETS["124m"]
+    assert derive_sequence_length(options("124m", 512), preset) == 512
+    assert derive_sequence_length(options("124m", 4096), preset) == 1024
+    assert derive_sequence_length(options("124m", 512, sequence_length=600), preset) == 600

@@ -33,7 +33,7 @@ def test_a_run_says_what_it_is_and_which_domains_are_rare(make_config: MakeConfi
     train(config, load_mixture(mixture), watcher)
     first, warning = watcher.notes[-2:]
     assert first.startswith(
-        "tiny: 820,480 parameters on the CPU; 2 steps of 4 rows of 64 tokens (512) from 3 domains; run: "
+        "tiny: 820,480 parameters on the CPU; 2 steps of 4 rows of 64 tokens, 512 in all, from 3 domains; run: "
     )
     assert "tables in 1 of 7 (drawn at random: 15%). --batch-size 26 would" in warning and "code in" not in warning
     told = json.loads((config.out / "training.json").read_text())
