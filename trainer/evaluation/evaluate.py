@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def print_evaluation(console: Console, done: Evaluation) -> None:
     """Prints losses; then changes with a verdict; then scores of continuations."""
     table = _table("domain", "loss", "±", "perplexity", "bits/byte", "tokens")
     for s in done.scores:
-        numbers = (f"{s.loss:.4f}", f"{s.standard_error:.4f}", f"{s.perplexity:.2f}", f"{s.bits_per_byte:.4f}")
+        numbers = (f"{s.loss:.4f}", _known(s.standard_error), f"{s.perplexity:.2f}", f"{s.bits_per_byte:.4f}")
         table.add_row(Text(s.domain), *numbers, f"{s.row_tokens.sum():,.0f}")
     console.print(table)
     if done.changes is not None:
@@ -98,7 +99,7 @@ def print_evaluation(console: Console, done: Evaluation) -> None:
 def _print_changes(console: Console, changes: list[DomainChange]) -> None:
     table = _table("domain", "loss before", "after", "change", "±", "perplexity before", "after", "verdict")
     for c in changes:
-        losses = (f"{c.before.loss:.4f}", f"{c.after.loss:.4f}", f"{c.change:+.4f}", f"{c.standard_error:.4f}")
+        losses = (f"{c.before.loss:.4f}", f"{c.after.loss:.4f}", f"{c.change:+.4f}", _known(c.standard_error))
         perplexities = (f"{c.before.perplexity:.2f}", f"{c.after.perplexity:.2f}")
         table.add_row(Text(c.domain), *losses, *perplexities, Text(c.verdict, VERDICT_STYLES[c.verdict]))
     console.print(table)
@@ -106,6 +107,11 @@ def _print_changes(console: Console, changes: list[DomainChange]) -> None:
     learned = [c.domain for c in changes if c.verdict == "learned"]
     said = f"learned: {', '.join(learned) or 'nothing'}; forgotten: {', '.join(forgotten) or 'nothing'}"
     console.print(f"{said} (changes of more than two standard errors)", markup=False, highlight=False, soft_wrap=True)
+
+
+def _known(standard_error: float) -> str:
+    """Returns the error in four places; of a single row nothing is known."""
+    return f"{standard_error:.4f}" if math.isfinite(standard_error) else "-"
 
 
 def _table(first: str, *columns: str) -> Table:
