@@ -44,11 +44,12 @@ def test_changes_are_told_in_a_few_words(make_config: MakeConfig, mixture: Path)
 
     assert told() == []
     assert told(steps=80) == ["--steps 60 → 80", "--warmup-steps 3 → 4", "--decay-steps 15 → 20"]
-    assert told(optimizer="lion", reweighting="none", qk_norm=True) == [
+    assert told(optimizer="muon", reweighting="none", qk_norm=True) == [
         "--qk-norm False → True",
-        "--optimizer adamw → lion",
+        "--optimizer adamw → muon",
         "--reweighting sow-identity → none",
     ]
+    assert told(learning_rate=0.1 + 0.2) == ["--learning-rate 0.0015 → 0.3"]
     assert told({**hashes, "code": ["b" * 64, "c" * 64]}) == ["the packs of code"]
     other = manifest.model_copy(update={"tokenizer_sha256": "d" * 64})
     assert changes(before, identity(make_config(), other, hashes)) == ["the tokenizer"]
