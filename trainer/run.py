@@ -328,7 +328,7 @@ class Run:
             for half in config.out.glob(f".{name}.*.tmp"):  # of a process that was killed
                 fs.remove(half)
         self.metrics.discard_after(done)
-        self.incidents.discard_after(done)
+        self.incidents.discard_after(done, self.not_taken)
         self.checkpoints.discard_after(done)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
