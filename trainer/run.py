@@ -23,7 +23,7 @@ from trainer.loss import Objective
 from trainer.optimizer.optimizers import build_optimizer
 from trainer.optimizer.schedule import batch_size_at, learning_rate_factor, total_rows
 from trainer.parallel.ranks import Ranks, environment
-from trainer.parallel.spread import SpreadModel, gathered
+from trainer.parallel.spread import SpreadModel, send_shards
 from trainer.recovery.background import BackgroundSaver
 from trainer.recovery.checkpoint import (
     Checkpoint,
@@ -258,15 +258,12 @@ class Run:
 
     def save(self, step: int, score: float | None = None) -> None:
         """Commits the metrics up to ``step``, then the checkpoint that covers them; the first rank writes for all."""
-        is_first = self.ranks.is_first
         self.ranks.agree(self.feedback.weights, "the mixture's weights, which they compute from the same sums")
-        tensors = {
-            "model": gathered(model_tensors(self.model), keep=is_first),
-            "optimizer": gathered(optimizer_tensors(self.optimizer), keep=is_first),
-        }
+        tensors = {"model": model_tensors(self.model), "optimizer": optimizer_tensors(self.optimizer)}
         self.has_checkpoint = True
-        if not is_first:
+        if not self.ranks.is_first:
             self.metrics.forget()
+            send_shards(tensors)
             return
         self.metrics.flush()
         rng_tensors, rng_state = random_state()
