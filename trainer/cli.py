@@ -21,6 +21,7 @@ from dataeng.packing.rows import METHODS
 from trainer.config import Decay, OnSpike, OptimizerName, Parallelism, Schedule, TrainConfig, derive_config
 from trainer.model.presets import MATRICES, PRESETS, RopeKind
 from trainer.options import Options
+from trainer.parallel.failure import last_word
 
 if TYPE_CHECKING:
     from trainer.loop import TrainingReport
@@ -291,11 +292,12 @@ def export(
 
 @contextmanager
 def _errors_shown() -> Iterator[None]:
-    """Turns an error that a person can understand into one red line and exit code 1."""
+    """Turns an error that a person can understand into one red line, of one process, and exit code 1."""
     try:
         yield
     except DataengError as error:
-        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True, style="red")
+        if (said := last_word(error)) is not None:
+            Console(stderr=True).print(f"error: {said}", markup=False, highlight=False, soft_wrap=True, style="red")
         raise typer.Exit(1) from None
 
 

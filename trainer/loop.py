@@ -19,6 +19,7 @@ from dataeng.packing import prepare
 from trainer.config import TrainConfig
 from trainer.description import announce, describe
 from trainer.device import full_memory_explained, reproducible
+from trainer.parallel.failure import LostRank
 from trainer.parallel.ranks import open_ranks
 from trainer.recovery.session import StopRequest, held
 from trainer.run import RollBack, Run
@@ -72,7 +73,7 @@ def train(config: TrainConfig, manifest: MixtureManifest, watcher: Watcher) -> T
             first_step = run.resume(watcher)
             describe(run, "running")
             watcher.begin(first_step, config.num_steps)
-            with _failures_described(run):
+            with _failures_described(run), ranks.others_there():
                 _run_steps(run, stop, watcher)
                 finished = run.step == config.num_steps
                 summaries: list[DomainSummary] = []
@@ -120,10 +121,15 @@ def _failures_described(run: Run) -> Iterator[None]:
     """Leaves word in ``training.json`` of what ends a run that has begun."""
     try:
         yield
-    except BaseException as error:
+    except BaseException as raised:
+        error: BaseException = raised
+        if isinstance(error, LostRank):
+            error = LostRank(f"{error}; {run.last_checkpoint()}. {run.config.way_on.capitalize()} goes on.")
         what = _disk_failure(run, error) if isinstance(error, OSError) else error or type(error).__name__
         with contextlib.suppress(OSError):  # the disk that failed just now may fail again
             describe(run, f"failed: {what}")
+        if error is not raised:
+            raise error from raised
         raise
 
 

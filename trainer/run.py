@@ -62,8 +62,8 @@ class Run:
     def __init__(self, config: TrainConfig, manifest: MixtureManifest, ranks: Ranks) -> None:
         self.config, self.ranks = config, ranks
         self.rows = rows = MixtureRows(manifest, config.mixture, config.sequence_length, config.packing)
-        if ranks.is_first:
-            rows.verify(config.verify_packs)
+        with ranks.long_work("checking packs") as file_done:
+            rows.verify(config.verify_packs, ranks.rank, ranks.count, file_done)
         stages = rows.planned_stages(total_rows(config.num_steps, config.batch_size, config.schedule))
         self.loader = Loader(
             rows.reader,
@@ -194,7 +194,7 @@ class Run:
         not_taken, num_rollbacks, num_spikes = self.not_taken, self.num_rollbacks + 1, self.num_spikes_in_a_row
         self.saver.wait()
         self.ranks.wait_for_all()  # the first one has saved
-        checkpoint = self.checkpoints.load()
+        checkpoint = self._load()
         self._agree_on(checkpoint)
         assert checkpoint is not None, "looked for before"
         self._restore(checkpoint)
@@ -291,7 +291,7 @@ class Run:
         """
         config = self.config
         self.ranks.wait_for_all()  # the first one holds the folder
-        checkpoint = self.checkpoints.load(config.resume_from) if config.resume else None
+        checkpoint = self._load(config.resume_from) if config.resume else None
         if checkpoint is not None:
             self._restore(checkpoint)
             watcher.note(f"resuming {config.out} after step {checkpoint.step}")
@@ -308,6 +308,10 @@ class Run:
         if self.ranks.is_first:
             self._discard_after(done)
         return done + 1
+
+    def _load(self, step: int | None = None) -> Checkpoint | None:
+        """Opens a checkpoint; the first rank looks for damage, for all."""
+        return self.checkpoints.load(step, verify=self.ranks.is_first)
 
     def _agree_on(self, checkpoint: Checkpoint | None) -> None:
         """Raises `DataengError` on all ranks when one of them has found another checkpoint, or none."""
