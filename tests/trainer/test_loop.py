@@ -385,6 +385,7 @@ def test_what_a_run_went_back_for_stays_on_record_when_it_is_stopped_before_that
 ) -> None:
     """The step is left out when the resumed run comes to it: nobody would write it down again."""
     config = make_config(steps=6, checkpoint_every=2, keep_checkpoints=9, on_spike="roll-back")
+    config = replace(config, model=replace(config.model, num_layers=1, dim=32, num_heads=2, num_kv_heads=1))
     watcher = poison(monkeypatch, 1)  # step 4: back to step 2
     actions = iter([watcher.action, lambda: os.kill(os.getpid(), signal.SIGTERM)])
     watcher.action = lambda: next(actions)()

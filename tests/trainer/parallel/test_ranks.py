@@ -77,13 +77,13 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def start(rank: int, port: int, arguments: list[str]) -> subprocess.Popen[str]:
-    """Starts one of two ranks as torchrun does."""
+def start(rank: int, port: int, arguments: list[str], **more: str) -> subprocess.Popen[str]:
+    """Starts one of two ranks as torchrun does, with ``more`` in its environment."""
     meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     return subprocess.Popen(
         [sys.executable, *arguments],
-        env={**os.environ, "OMP_NUM_THREADS": "1", **meeting, **ranks},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **meeting, **ranks, **more},
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -226,6 +226,7 @@ def test_an_error_does_not_wait_for_other_ranks_gpus(
     left: list[None] = []
     monkeypatch.setattr("trainer.parallel.ranks._device_of", lambda *_: torch.device(device))
     monkeypatch.setattr("trainer.parallel.ranks._mesh", lambda *_: None)
+    monkeypatch.setattr("trainer.parallel.ranks.meeting_point", lambda _: torch.distributed.HashStore())
     monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend, **_: joined.append(backend))
     monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: left.append(None))
     failure = pytest.raises(OSError, match="disk") if fails else contextlib.nullcontext()
