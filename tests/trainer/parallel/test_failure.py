@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -135,12 +136,14 @@ def test_torchrun_knows_more_of_a_rank_that_was_killed(
     assert not list(tmp_path.iterdir())
 
 
-def test_without_a_store_everybody_speaks() -> None:
-    class Gone(dist.HashStore):
-        def add(self, *_: Any) -> int:
-            raise dist.DistNetworkError("broken pipe")
+def test_without_a_store_everybody_speaks(store: dist.HashStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: Any) -> int:
+        raise dist.DistNetworkError("broken pipe")
 
-    assert Word(Gone(), 1).leave("what") == Failure(1, socket.gethostname(), "what")
+    Word(store, 0).leave("before it was gone")
+    word = Word(store, 1)
+    monkeypatch.setattr(word, "store", SimpleNamespace(add=gone))
+    assert word.leave("what") == Failure(1, socket.gethostname(), "what")
 
 
 @pytest.mark.parametrize(("rank", "said"), [("0", "rank 9 on elsewhere: no such file"), ("1", None)])

@@ -10,8 +10,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ from dataeng.errors import ConfigError, DataengError
 from dataeng.mixture.replay import departure, read_recorded, replay
 from tests.trainer.rank_process import carry_out
 from trainer.config import TrainConfig
+from trainer.parallel.failure import EndedByAnother, LostRank, Word
 from trainer.parallel.ranks import Ranks, open_ranks
 
 MakeConfig = Callable[..., TrainConfig]
@@ -251,3 +254,96 @@ def test_ranks_that_differ_are_found_out(monkeypatch: pytest.MonkeyPatch) -> Non
     ranks.agree(np.array([1.0, 2.0]), "weights")
     with pytest.raises(DataengError, match=r"the ranks differ in weights: \[1.0, 3.0\]; \[1.0, 2.0\]"):
         ranks.agree(np.array([1.0, 3.0]), "weights")
+
+
+def two_ranks() -> list[Ranks]:
+    store = torch.distributed.HashStore()
+    return [Ranks(torch.device("cpu"), rank, 2, word=Word(store, rank)) for rank in range(2)]
+
+
+def test_long_work_is_left_together() -> None:
+    left: list[int] = []
+    first, second = two_ranks()
+
+    def work(ranks: Ranks) -> None:
+        with ranks.long_work("checking") as piece_done:
+            piece_done()
+        left.append(ranks.rank)
+
+    waiting = threading.Thread(target=work, args=(first,))
+    waiting.start()
+    waiting.join(0.05)
+    assert left == []  # whatever its pace, it cannot leave alone
+    work(second)
+    waiting.join(60)
+    assert sorted(left) == [0, 1]
+
+
+class Looked:
+    """A store in which every look of a waiting rank is followed by what the other one does meanwhile."""
+
+    def __init__(self, store: torch.distributed.Store, meanwhile: list[Callable[[], object]]) -> None:
+        self.store, self.meanwhile = store, meanwhile
+        self.num_looks = 0
+
+    def wait(self, keys: list[str], _: object) -> None:
+        self.num_looks += 1
+        if self.meanwhile:
+            self.meanwhile.pop(0)()
+        if not self.store.check(keys):
+            raise torch.distributed.DistStoreError("not yet")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.store, name)
+
+
+def looked_at(ranks: Ranks, monkeypatch: pytest.MonkeyPatch, meanwhile: list[Callable[[], object]]) -> Looked:
+    """Gives a rank's store what another does, and a clock that goes ten minutes with every look."""
+    assert ranks.word is not None
+    looked = Looked(ranks.word.store, meanwhile)
+    monkeypatch.setattr(ranks.word, "store", looked)
+    monkeypatch.setattr("trainer.parallel.ranks.time", SimpleNamespace(monotonic=lambda: 600.0 * looked.num_looks))
+    return looked
+
+
+def test_long_work_takes_as_long_as_somebody_is_at_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = two_ranks()
+    with contextlib.ExitStack() as stack:
+        piece_done = stack.enter_context(second.long_work("checking"))
+        # An hour and a half; then it is done.
+        looked = looked_at(first, monkeypatch, [*[piece_done] * 9, stack.close])
+        with first.long_work("checking"):
+            pass
+        assert looked.num_looks == 10
+
+
+def test_long_work_that_nobody_does_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, _ = two_ranks()
+    looked = looked_at(first, monkeypatch, [])
+    with pytest.raises(LostRank, match="has not answered for 30 minutes"), first.long_work("checking"):
+        pass
+    assert looked.num_looks == 5  # one to begin with, three that are thirty minutes, and one more
+
+
+def test_long_work_of_which_another_part_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = two_ranks()
+    assert second.word is not None
+    word = second.word
+    looked_at(first, monkeypatch, [lambda: None, lambda: word.leave("a damaged file")])
+    with pytest.raises(EndedByAnother, match=r"rank 1 on .*: a damaged file"), first.long_work("checking"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("error", "found"),
+    [
+        (RuntimeError("[…/gloo/transport/tcp/pair.cc:537] Connection reset by peer"), LostRank),
+        (torch.distributed.DistBackendError("NCCL communicator was aborted"), LostRank),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), RuntimeError),
+    ],
+)
+def test_only_errors_of_connections_mean_that_a_rank_is_lost(error: Exception, found: type[Exception]) -> None:
+    ranks, _ = two_ranks()
+    with pytest.raises(Exception) as caught, ranks.others_there():
+        raise error
+    assert type(caught.value) is found
