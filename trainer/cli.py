@@ -21,7 +21,7 @@ from dataeng.packing.rows import METHODS
 from trainer.config import Decay, OnSpike, OptimizerName, Parallelism, Schedule, TrainConfig, derive_config
 from trainer.model.presets import MATRICES, PRESETS, RopeKind
 from trainer.options import Options
-from trainer.parallel.failure import last_word
+from trainer.parallel.failure import last_word, let_speak
 
 if TYPE_CHECKING:
     from trainer.loop import TrainingReport
@@ -320,6 +320,7 @@ def _run(options: Options, trackers: list[str]) -> None:
     console = Console()
     watcher = LiveWatcher(console) if console.is_terminal else PlainWatcher(console)
     report = run_training(config, manifest, TrackedWatcher(watcher, trackers, config.out, as_json(config)))
+    let_speak()
     if report.is_first:
         _show(console, report, config)
     if report.step < report.num_steps:

@@ -112,9 +112,9 @@ def meeting_point(timeout: timedelta) -> Store:
 def let_speak() -> None:
     """Makes torchrun's SIGTERM, which follows the end of any rank at once, wait for this one's last word.
 
-    For a process that is ending anyhow; torchrun kills it 30 seconds later if it is not.
+    For a process that is ending anyhow; torchrun kills it 30 seconds later if it is not. Does nothing without ranks.
     """
-    if threading.current_thread() is threading.main_thread():
+    if "RANK" in os.environ and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.distributed_c10d import PrefixStore
 
 from dataeng.errors import ConfigError, DataengError
 from trainer.config import TrainConfig
@@ -29,8 +29,8 @@ Floats = npt.NDArray[np.float64]
 
 #: A rank that waits for longer than this has lost another one; saving a checkpoint takes less.
 TIMEOUT = timedelta(minutes=30)
-#: How often a rank that waits for others' long work looks whether they are still at it.
-LOOK = timedelta(seconds=1)
+#: Seconds at most between two looks of a rank that waits for others' long work; the first follow one another faster.
+LOOK_SECONDS = 1.0
 
 
 class Ranks:
@@ -117,8 +117,8 @@ class Ranks:
             yield piece_done
             if store.add(ready, 1) == self.count:
                 store.set(all_ready, "")
-            num_pieces, since = -1, time.monotonic()
-            while not _is_there(store, all_ready):
+            pause, num_pieces, since = 0.01, -1, time.monotonic()
+            while not store.check([all_ready]):  # `wait` would write a warning whenever its time is over
                 if (failure := self.word.found()) is not None:
                     raise EndedByAnother(failure)
                 found = store.add(pieces, 0)
@@ -126,6 +126,8 @@ class Ranks:
                     num_pieces, since = found, time.monotonic()
                 elif time.monotonic() - since > TIMEOUT.total_seconds():
                     raise self._lost(RuntimeError("timed out"))
+                time.sleep(pause)
+                pause = min(2 * pause, LOOK_SECONDS)
 
     @contextlib.contextmanager
     def leaving_together(self) -> Iterator[None]:
@@ -238,12 +240,3 @@ def _check_batches(config: TrainConfig, count: int) -> None:
 def _is_lost(error: RuntimeError) -> bool:
     """Whether it says that another process is out of reach; gloo's errors are known by their text alone."""
     return isinstance(error, dist.DistError) or "gloo" in str(error).lower()
-
-
-def _is_there(store: Store, key: str) -> bool:
-    """Waits a little for a key."""
-    try:
-        store.wait([key], LOOK)
-    except dist.DistStoreError:  # not yet
-        return False
-    return True

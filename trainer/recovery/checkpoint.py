@@ -211,8 +211,8 @@ def load_optimizer_tensors(optimizers: Optimizers, tensors: Tensors) -> None:
         moment, _, name = key.partition(".")
         moments.setdefault(name, {})[moment] = value
     for part in optimizers.parts:
-        state = part.state_dict()
-        part.state.clear()  # not both at once
+        state = {**part.state_dict(), "state": {}}
+        part.state.clear()  # what it held goes before the copies are made
         held = dict(enumerate(p for group in part.param_groups for p in group["params"]))
         known = {
             index: {moment: _like(value, held[index]) for moment, value in moments.pop(name).items()}

@@ -35,7 +35,7 @@ def carried_out(folder: Path, orders: list[dict[str, Any]]) -> tuple[list[list[O
     codes = []
     for process in ranks:
         try:
-            process.communicate(timeout=120)
+            process.communicate(timeout=400)
         except subprocess.TimeoutExpired:
             for each in ranks:
                 each.kill()

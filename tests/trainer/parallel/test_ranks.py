@@ -13,7 +13,6 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -229,6 +228,7 @@ def test_an_error_does_not_wait_for_other_ranks_gpus(
     left: list[None] = []
     monkeypatch.setattr("trainer.parallel.ranks._device_of", lambda *_: torch.device(device))
     monkeypatch.setattr("trainer.parallel.ranks._mesh", lambda *_: None)
+    monkeypatch.setattr("trainer.parallel.ranks.let_speak", lambda: None)  # it is not this process that ends
     monkeypatch.setattr("trainer.parallel.ranks.meeting_point", lambda _: torch.distributed.HashStore())
     monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend, **_: joined.append(backend))
     monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: left.append(None))
@@ -280,29 +280,24 @@ def test_long_work_is_left_together() -> None:
 
 
 class Looked:
-    """A store in which every look of a waiting rank is followed by what the other one does meanwhile."""
+    """What the other rank does while one sleeps between two looks at the store, ten minutes each time."""
 
-    def __init__(self, store: torch.distributed.Store, meanwhile: list[Callable[[], object]]) -> None:
-        self.store, self.meanwhile = store, meanwhile
+    def __init__(self, meanwhile: list[Callable[[], object]]) -> None:
+        self.meanwhile = meanwhile
         self.num_looks = 0
 
-    def wait(self, keys: list[str], _: object) -> None:
+    def sleep(self, _: float) -> None:
         self.num_looks += 1
         if self.meanwhile:
             self.meanwhile.pop(0)()
-        if not self.store.check(keys):
-            raise torch.distributed.DistStoreError("not yet")
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.store, name)
+    def monotonic(self) -> float:
+        return 600.0 * self.num_looks
 
 
-def looked_at(ranks: Ranks, monkeypatch: pytest.MonkeyPatch, meanwhile: list[Callable[[], object]]) -> Looked:
-    """Gives a rank's store what another does, and a clock that goes ten minutes with every look."""
-    assert ranks.word is not None
-    looked = Looked(ranks.word.store, meanwhile)
-    monkeypatch.setattr(ranks.word, "store", looked)
-    monkeypatch.setattr("trainer.parallel.ranks.time", SimpleNamespace(monotonic=lambda: 600.0 * looked.num_looks))
+def looked_at(monkeypatch: pytest.MonkeyPatch, meanwhile: list[Callable[[], object]]) -> Looked:
+    looked = Looked(meanwhile)
+    monkeypatch.setattr("trainer.parallel.ranks.time", looked)
     return looked
 
 
@@ -311,7 +306,7 @@ def test_long_work_takes_as_long_as_somebody_is_at_it(monkeypatch: pytest.Monkey
     with contextlib.ExitStack() as stack:
         piece_done = stack.enter_context(second.long_work("checking"))
         # An hour and a half; then it is done.
-        looked = looked_at(first, monkeypatch, [*[piece_done] * 9, stack.close])
+        looked = looked_at(monkeypatch, [*[piece_done] * 9, stack.close])
         with first.long_work("checking"):
             pass
         assert looked.num_looks == 10
@@ -319,17 +314,17 @@ def test_long_work_takes_as_long_as_somebody_is_at_it(monkeypatch: pytest.Monkey
 
 def test_long_work_that_nobody_does_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     first, _ = two_ranks()
-    looked = looked_at(first, monkeypatch, [])
+    looked = looked_at(monkeypatch, [])
     with pytest.raises(LostRank, match="has not answered for 30 minutes"), first.long_work("checking"):
         pass
-    assert looked.num_looks == 5  # one to begin with, three that are thirty minutes, and one more
+    assert looked.num_looks == 4  # thirty minutes, and one more
 
 
 def test_long_work_of_which_another_part_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = two_ranks()
-    assert second.word is not None
     word = second.word
-    looked_at(first, monkeypatch, [lambda: None, lambda: word.leave("a damaged file")])
+    assert word is not None
+    looked_at(monkeypatch, [lambda: None, lambda: word.leave("a damaged file")])
     with pytest.raises(EndedByAnother, match=r"rank 1 on .*: a damaged file"), first.long_work("checking"):
         pass
 
