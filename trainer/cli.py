@@ -22,6 +22,7 @@ from dataeng.packing.rows import METHODS
 from trainer.config import Decay, OnSpike, OptimizerName, Parallelism, Schedule, TrainConfig, derive_config
 from trainer.model.presets import MATRICES, PRESETS, RopeKind
 from trainer.options import DEFAULT_STEPS, Options
+from trainer.parallel.failure import last_word, let_speak
 
 if TYPE_CHECKING:
     from trainer.loop import TrainingReport
@@ -316,14 +317,14 @@ def export(
 
 @contextmanager
 def _errors_shown() -> Iterator[None]:
-    """Turns an error that a person can understand into one red line and exit code 1."""
+    """Turns an error that a person can understand into one red line, of one process, and exit code 1."""
     try:
         yield
     except (DataengError, OSError) as error:
-        message = str(error)
         if isinstance(error, OSError) and error.filename is not None:
-            message = f"{error.filename}: {error.strerror}."
-        Console(stderr=True).print(f"error: {message}", markup=False, highlight=False, soft_wrap=True, style="red")
+            error = DataengError(f"{error.filename}: {error.strerror}.")
+        if (said := last_word(error)) is not None:
+            Console(stderr=True).print(f"error: {said}", markup=False, highlight=False, soft_wrap=True, style="red")
         raise typer.Exit(1) from None
 
 
@@ -346,6 +347,7 @@ def _run(options: Options, trackers: list[str]) -> None:
     console = Console()
     watcher = LiveWatcher(console) if console.is_terminal else PlainWatcher(console)
     report = run_training(config, manifest, TrackedWatcher(watcher, trackers, config.out, as_json(config)))
+    let_speak()
     if report.is_first:
         _show(console, report, config)
     if report.step < report.num_steps:

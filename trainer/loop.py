@@ -20,6 +20,7 @@ from trainer.config import TrainConfig
 from trainer.description import announce, describe
 from trainer.device import full_memory_explained, reproducible
 from trainer.ownership import check_ownership
+from trainer.parallel.failure import LostRank
 from trainer.parallel.ranks import open_ranks
 from trainer.recovery.session import StopRequest, held
 from trainer.run import RollBack, Run
@@ -75,7 +76,7 @@ def train(config: TrainConfig, manifest: MixtureManifest, watcher: Watcher) -> T
             announce(run, watcher)
             first_step = run.resume(watcher)
             describe(run, "running")
-            with _failures_described(run):
+            with _failures_described(run), ranks.others_there():
                 watcher.begin(first_step, config.num_steps)
                 _run_steps(run, stop, watcher)
                 finished = run.step == config.num_steps
@@ -125,10 +126,15 @@ def _failures_described(run: Run) -> Iterator[None]:
     """Leaves word in ``training.json`` of what ends a run that has begun."""
     try:
         yield
-    except BaseException as error:
+    except BaseException as raised:
+        error: BaseException = raised
+        if isinstance(error, LostRank):
+            error = LostRank(f"{error}; {run.last_checkpoint()}. {run.config.way_on.capitalize()} goes on.")
         what = _disk_failure(run, error) if isinstance(error, OSError) else error or type(error).__name__
         with contextlib.suppress(OSError):  # the disk that failed just now may fail again
             describe(run, f"failed: {what}")
+        if error is not raised:
+            raise error from raised
         raise
 
 

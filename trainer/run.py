@@ -23,7 +23,7 @@ from trainer.loss import Objective
 from trainer.optimizer.optimizers import build_optimizer
 from trainer.optimizer.schedule import batch_size_at, learning_rate_factor, total_rows
 from trainer.parallel.ranks import Ranks, environment
-from trainer.parallel.spread import SpreadModel, gathered
+from trainer.parallel.spread import SpreadModel, send_shards
 from trainer.recovery.background import BackgroundSaver
 from trainer.recovery.checkpoint import (
     Checkpoint,
@@ -62,8 +62,8 @@ class Run:
     def __init__(self, config: TrainConfig, manifest: MixtureManifest, ranks: Ranks) -> None:
         self.config, self.ranks = config, ranks
         self.rows = rows = MixtureRows(manifest, config.mixture, config.sequence_length, config.packing)
-        if ranks.is_first:
-            rows.verify(config.verify_packs)
+        with ranks.long_work("checking packs") as file_done:
+            rows.verify(config.verify_packs, ranks.rank, ranks.count, file_done)
         stages = rows.planned_stages(total_rows(config.num_steps, config.batch_size, config.schedule))
         self.loader = Loader(
             rows.reader,
@@ -194,7 +194,7 @@ class Run:
         not_taken, num_rollbacks, num_spikes = self.not_taken, self.num_rollbacks + 1, self.num_spikes_in_a_row
         self.saver.wait()
         self.ranks.wait_for_all()  # the first one has saved
-        checkpoint = self.checkpoints.load()
+        checkpoint = self._load()
         self._agree_on(checkpoint)
         assert checkpoint is not None, "looked for before"
         self._restore(checkpoint)
@@ -258,15 +258,12 @@ class Run:
 
     def save(self, step: int, score: float | None = None) -> None:
         """Commits the metrics up to ``step``, then the checkpoint that covers them; the first rank writes for all."""
-        is_first = self.ranks.is_first
         self.ranks.agree(self.feedback.weights, "the mixture's weights, which they compute from the same sums")
-        tensors = {
-            "model": gathered(model_tensors(self.model), keep=is_first),
-            "optimizer": gathered(optimizer_tensors(self.optimizer), keep=is_first),
-        }
+        tensors = {"model": model_tensors(self.model), "optimizer": optimizer_tensors(self.optimizer)}
         self.has_checkpoint = True
-        if not is_first:
+        if not self.ranks.is_first:
             self.metrics.forget()
+            send_shards(tensors)
             return
         self.metrics.flush()
         rng_tensors, rng_state = random_state()
@@ -294,7 +291,7 @@ class Run:
         """
         config = self.config
         self.ranks.wait_for_all()  # the first one holds the folder
-        checkpoint = self.checkpoints.load(config.resume_from) if config.resume else None
+        checkpoint = self._load(config.resume_from) if config.resume else None
         if checkpoint is not None:
             self._restore(checkpoint)
             watcher.note(f"resuming {config.out} after step {checkpoint.step}")
@@ -312,6 +309,10 @@ class Run:
             self._discard_after(done)
         return done + 1
 
+    def _load(self, step: int | None = None) -> Checkpoint | None:
+        """Opens a checkpoint; the first rank looks for damage, for all."""
+        return self.checkpoints.load(step, verify=self.ranks.is_first)
+
     def _agree_on(self, checkpoint: Checkpoint | None) -> None:
         """Raises `DataengError` on all ranks when one of them has found another checkpoint, or none."""
         found = np.array([0 if checkpoint is None else checkpoint.step])
@@ -328,7 +329,7 @@ class Run:
             for half in config.out.glob(f".{name}.*.tmp"):  # of a process that was killed
                 fs.remove(half)
         self.metrics.discard_after(done)
-        self.incidents.discard_after(done)
+        self.incidents.discard_after(done, self.not_taken)
         self.checkpoints.discard_after(done)
 
     def _restore(self, checkpoint: Checkpoint) -> None:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -376,6 +377,26 @@ def test_the_weights_are_those_of_a_run_that_never_saw_the_step(
     assert rates == pytest.approx([*expected[:2], *(rate / 2 for rate in expected[2:])])
     (incident,) = (json.loads(line) for line in (config.out / "incidents.jsonl").read_text().splitlines())
     assert incident["action"] == "went back to the last checkpoint"
+
+
+def test_what_a_run_went_back_for_stays_on_record_when_it_is_stopped_before_that_step(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step is left out when the resumed run comes to it: nobody would write it down again."""
+    config = make_config(steps=6, checkpoint_every=2, keep_checkpoints=9, on_spike="roll-back")
+    config = replace(config, model=replace(config.model, num_layers=1, dim=32, num_heads=2, num_kv_heads=1))
+    watcher = poison(monkeypatch, 1)  # step 4: back to step 2
+    actions = iter([watcher.action, lambda: os.kill(os.getpid(), signal.SIGTERM)])
+    watcher.action = lambda: next(actions)()
+    assert run(config, watcher).step == 3
+    before = (config.out / "incidents.jsonl").read_bytes(), pl.read_parquet(config.out / "quarantine.parquet")
+    watcher = Recorder()
+    assert run(config, watcher).step == 6 and watcher.steps == [4, 5, 6]
+    assert (config.out / "incidents.jsonl").read_bytes() == before[0] and b'"step": 4' in before[0]
+    assert pl.read_parquet(config.out / "quarantine.parquet").equals(before[1]) and len(before[1])
+    run(replace(config, resume_from=2))  # where it had not happened yet, and does not happen again
+    assert not (config.out / "incidents.jsonl").read_bytes()
+    assert pl.read_parquet(config.out / "quarantine.parquet").is_empty()
 
 
 def test_ranks_that_would_go_back_to_different_steps_are_found_out(

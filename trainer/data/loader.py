@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from dataeng.errors import DataengError
 from dataeng.packing.reading import RowReader
 from trainer.data.sampler import MixtureSampler, rank_part
 from trainer.model.attention import Documents, found_documents
@@ -104,7 +105,7 @@ class Loader:
         self._next_step = step + 1
         if not self.depth:
             return self._read(*next(self._plan))
-        found = self._queue.get()
+        found = self._get()
         if isinstance(found, BaseException):
             self.close()
             raise found
@@ -173,6 +174,15 @@ class Loader:
                     return
         except BaseException as error:  # handed to whoever asks for the batch that could not be made
             self._put(error)
+
+    def _get(self) -> Batch | BaseException:
+        assert self._thread is not None
+        while True:
+            try:
+                return self._queue.get(timeout=POLL_SECONDS)
+            except Empty:
+                if not self._thread.is_alive() and self._queue.empty():
+                    raise DataengError("the thread that reads rows ahead has died.") from None
 
     def _put(self, item: Batch | BaseException) -> bool:
         while not self._stopping.is_set():

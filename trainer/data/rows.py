@@ -8,7 +8,7 @@ copied before a row is read.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -85,10 +85,17 @@ class MixtureRows:
         manifests = [[pack.manifest for pack in packs] for packs in self.packs.values()]
         return np.array([sum(m.text_bytes for m in ms) / sum(m.num_tokens for m in ms) for ms in manifests])
 
-    def verify(self, always: bool | None = None) -> None:
+    def verify(
+        self,
+        always: bool | None = None,
+        rank: int = 0,
+        num_ranks: int = 1,
+        file_done: Callable[[], object] = lambda: None,
+    ) -> None:
         """Compares the SHA-256 of the files that are read with ``pack.json``; raises `FormatError` naming the file.
 
-        ``always`` None verifies only when all of them together are below `VERIFIED_BYTES`.
+        ``always`` None verifies only when all of them together are below `VERIFIED_BYTES`. Of several ranks each takes
+        its part of the files, and calls ``file_done`` after every one.
         """
         files = [
             (pack.folder / file.name, file)
@@ -101,12 +108,14 @@ class MixtureRows:
         total = sum(file.size_bytes for _, file in files)
         if not (total < VERIFIED_BYTES if always is None else always):
             return
-        for path, file in files:
+        files.sort(key=lambda found: -found[1].size_bytes)  # each rank gets large and small ones
+        for path, file in files[rank::num_ranks]:
             if sha256_file(path) != file.sha256:
                 raise FormatError(
                     f"{path} was altered: its SHA-256 is not the one in {MANIFEST_NAME}. Restore the file, or rebuild "
                     "the pack with `dataeng run` and mix again with `dataeng mix`."
                 )
+            file_done()
 
     def row_shares(self, weights: Sequence[float] | Floats) -> Floats:
         """Returns the shares of rows that give the domains these shares of tokens: rows hold unlike much padding."""

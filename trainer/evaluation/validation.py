@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
@@ -33,6 +33,7 @@ class Validation:
       num_steps: of the run; the last one is always validated.
       rank: of ``num_ranks`` processes, which share the rows; all of them call `run` together.
       sum_over_ranks: adds arrays of all ranks.
+      file_done: called for every file of packs that was checked; see `MixtureRows.verify`.
 
     Raises:
       ConfigError: the held-out packs were made with another tokenizer.
@@ -50,6 +51,7 @@ class Validation:
         rank: int = 0,
         num_ranks: int = 1,
         sum_over_ranks: SumOverRanks | None = None,
+        file_done: Callable[[], object] = lambda: None,
     ) -> None:
         path, manifest = config.mixture, load_mixture(config.mixture)
         if manifest.tokenizer_sha256 != trained.manifest.tokenizer_sha256:
@@ -59,8 +61,7 @@ class Validation:
             )
         try:
             self.rows = MixtureRows(manifest, path, trained.sequence_length, PACKING)
-            if rank == 0:
-                self.rows.verify(verify)
+            self.rows.verify(verify, rank, num_ranks, file_done)
         except FormatError as error:
             raise FormatError(f"--validate {path}: {error}") from error
         self.config, self.num_steps, self.device = config, num_steps, device
@@ -100,16 +101,18 @@ def open_validation(config: TrainConfig, rows: MixtureRows, ranks: Ranks) -> Val
     """Returns the validation that a run asks for, or None; raises as `Validation`."""
     if config.validation is None:
         return None
-    return Validation(
-        config.validation,
-        rows,
-        config.num_steps,
-        ranks.device,
-        verify=config.verify_packs,
-        rank=ranks.rank,
-        num_ranks=ranks.count,
-        sum_over_ranks=ranks.sum,
-    )
+    with ranks.long_work("checking held-out packs") as file_done:
+        return Validation(
+            config.validation,
+            rows,
+            config.num_steps,
+            ranks.device,
+            verify=config.verify_packs,
+            rank=ranks.rank,
+            num_ranks=ranks.count,
+            sum_over_ranks=ranks.sum,
+            file_done=file_done,
+        )
 
 
 @contextlib.contextmanager

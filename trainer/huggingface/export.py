@@ -32,7 +32,6 @@ from trainer.huggingface.config import CONFIG_NAME, fingerprint, to_huggingface
 from trainer.huggingface.tokenizer_files import TOKENIZER_NAME, PackTokenizer, tokenizer_of
 from trainer.huggingface.weights import (
     SINGLE_NAME,
-    Weight,
     WeightFiles,
     decoder_shapes,
     huggingface_name,
@@ -42,6 +41,7 @@ from trainer.model.decoder import Decoder
 from trainer.model.lora import lora_change, save_adapter
 from trainer.model.presets import LoraConfig, ModelConfig, RopeScaling
 from trainer.recovery.checkpoint import FORMAT, STATE_NAME
+from trainer.tensor_file import StreamedTensor
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 #: What goes along from the model that a run started from, if it has it.
@@ -108,9 +108,12 @@ def _export_model(source: Source, to: Path, dtype: str, max_file_bytes: int) -> 
     read = _merged(source) if source.lora is not None else source.read
     if source.lora is None and (missing := [name for name in shapes if name not in source.names]):
         raise FormatError(f"{source.folder} lacks the weight {missing[0]}.")
-    weights = {huggingface_name(name): Weight(shape, partial(read, name)) for name, shape in shapes.items()}
+    weights = {
+        huggingface_name(name): StreamedTensor(shape, DTYPES[dtype], partial(read, name))
+        for name, shape in shapes.items()
+    }
     to.mkdir(parents=True, exist_ok=True)
-    commit_all(write_weights(to, weights, DTYPES[dtype], max_file_bytes))
+    commit_all(write_weights(to, weights, max_file_bytes))
     _write_tokenizer(source, tokenizer, to)
     write_json(to / CONFIG_NAME, to_huggingface(source.model, dtype, tokenizer.eos_id))
     count = sum(torch.Size(shape).numel() for shape in shapes.values())

@@ -7,9 +7,7 @@ differ from the decoder's by a prefix only: ``model.layers.0 …`` there is ``la
 from __future__ import annotations
 
 import json
-import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +19,10 @@ from dataeng.errors import ConfigError, FormatError
 from dataeng.formats.atomic import AtomicFile
 from trainer.model.decoder import Decoder
 from trainer.model.presets import ModelConfig
+from trainer.tensor_file import StreamedTensor, write_tensors
 
 SINGLE_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
-SAFETENSORS_DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 #: Buffers that old versions of transformers saved; they follow from the configuration.
 DERIVED_SUFFIX = "rotary_emb.inv_freq"
 
@@ -122,29 +120,19 @@ def load_weights(model: Decoder, folder: Path) -> None:
             parameter.copy_(files.read(name))
 
 
-@dataclass(frozen=True)
-class Weight:
-    """A tensor to be written, made only when its turn comes."""
-
-    shape: tuple[int, ...]
-    read: Callable[[], Tensor]
-
-
 def decoder_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Returns the names and shapes of a decoder's weights, in order, without making them."""
     with torch.device("meta"):
         return {name: tuple(value.shape) for name, value in Decoder(config).named_parameters()}
 
 
-def write_weights(
-    folder: Path, weights: Mapping[str, Weight], dtype: torch.dtype, max_file_bytes: int
-) -> list[AtomicFile]:
+def write_weights(folder: Path, weights: Mapping[str, StreamedTensor], max_file_bytes: int) -> list[AtomicFile]:
     """Writes tensors under their (Hugging Face's) names, and returns the files, which the caller commits together.
 
     A file holds at most ``max_file_bytes``, unless a single tensor is larger; more than one come with an index. Needs
     the memory of one tensor. On failure nothing is left.
     """
-    size_of = {name: dtype.itemsize * _count(weight.shape) for name, weight in weights.items()}
+    size_of = {name: weight.size_bytes for name, weight in weights.items()}
     groups = _groups(size_of, max_file_bytes)
     total = len(groups)
     names = [SINGLE_NAME] if total == 1 else [f"model-{i:05d}-of-{total:05d}.safetensors" for i in range(1, total + 1)]
@@ -152,7 +140,7 @@ def write_weights(
     try:
         for file_name, group in zip(names, groups, strict=True):
             files.append(AtomicFile(folder / file_name))
-            _write_file(files[-1], {name: weights[name] for name in group}, dtype)
+            write_tensors(files[-1], {name: weights[name] for name in group}, {"format": "pt"})
         if total > 1:
             weight_map = {name: file for file, group in zip(names, groups, strict=True) for name in group}
             files.append(AtomicFile(folder / INDEX_NAME))
@@ -165,26 +153,6 @@ def write_weights(
     return files
 
 
-def _write_file(file: AtomicFile, weights: Mapping[str, Weight], dtype: torch.dtype) -> None:
-    """Writes one safetensors file: the header's length (u64), the header (JSON, padded to 8 bytes), the tensors."""
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    offset = 0
-    for name, weight in weights.items():
-        stop = offset + dtype.itemsize * _count(weight.shape)
-        header[name] = {
-            "dtype": SAFETENSORS_DTYPES[dtype], "shape": list(weight.shape), "data_offsets": [offset, stop],
-        }  # fmt: skip
-        offset = stop
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    file.write(struct.pack("<Q", len(text)) + text)
-    for name, weight in weights.items():
-        tensor = weight.read()
-        if tuple(tensor.shape) != weight.shape:
-            raise FormatError(f"{name} is {tuple(tensor.shape)}; expected {weight.shape}.")
-        file.write(tensor.detach().cpu().to(dtype).contiguous().reshape(-1).view(torch.uint8).numpy())
-
-
 def _groups(size_of: Mapping[str, int], limit: int) -> list[list[str]]:
     groups: list[list[str]] = [[]]
     filled = 0
@@ -195,13 +163,6 @@ def _groups(size_of: Mapping[str, int], limit: int) -> list[list[str]]:
         groups[-1].append(name)
         filled += size
     return groups
-
-
-def _count(shape: Iterable[int]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count
 
 
 def _some(names: Sequence[str]) -> str:

@@ -92,14 +92,16 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def gathered(tensors: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
-    """Returns whole tensors by name, one after the other; nothing of shards where ``keep`` is False."""
-    found = {}
-    for name, tensor in tensors.items():
-        full = whole(tensor)
-        if keep:
-            found[name] = full.cpu() if isinstance(tensor, DTensor) else full
-    return found
+def send_shards(tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Takes part where the first rank asks for `whole` tensors, file by file, each `in_order`; keeps nothing."""
+    for named in tensors.values():
+        for name in in_order(named):
+            whole(named[name])
+
+
+def in_order(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Returns the names as they are written: large elements first, so that all are aligned; the same on all ranks."""
+    return sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
 
 
 def shard_like(value: Tensor, held: Tensor) -> Tensor:

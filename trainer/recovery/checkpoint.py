@@ -6,6 +6,9 @@
       rng.safetensors        PyTorch's generators
       state.json             written last: step, identity of the run, sampler, controller, SHA-256 of the above
 
+Tensors are streamed: shards come together, are written and hashed one tensor at a time. Reading maps the files; what is
+restored from them is copied, so that a checkpoint's files can go while the run goes on.
+
 A folder without ``state.json`` is no checkpoint. One whose files are not what ``state.json`` says is refused, by name;
 an older one is taken only when the user says so.
 """
@@ -14,7 +17,9 @@ from __future__ import annotations
 
 import random
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +33,8 @@ from dataeng.formats.atomic import AtomicFile, commit_all, fs, read_json, write_
 from dataeng.formats.atomic import sha256_file as sha256_of
 from trainer.identity import changes
 from trainer.optimizer.optimizers import Optimizers
-from trainer.parallel.spread import shard_like
+from trainer.parallel.spread import in_order, shard_like, whole
+from trainer.tensor_file import StreamedTensor, write_tensors
 
 FORMAT = "trainer checkpoint 2"
 OLD_FORMATS = ("trainer checkpoint 1",)  # 1: rows were planned one by one and had no padding
@@ -38,7 +44,7 @@ Tensors = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A loaded checkpoint: ``tensors`` by file (model, optimizer, rng), ``state`` as in state.json."""
+    """An opened checkpoint: ``tensors`` by file (model, optimizer, rng), mapped; ``state`` as in state.json."""
 
     step: int
     tensors: dict[str, Tensors]
@@ -72,14 +78,23 @@ class CheckpointFolder:
             return None  # a damaged one; `load` says so when it is asked for
         return score if isinstance(score, float) else None
 
-    def save(self, step: int, tensors: dict[str, Tensors], state: dict[str, Any], score: float | None = None) -> None:
-        """Writes a checkpoint and then removes the oldest beyond ``keep``."""
+    def save(
+        self,
+        step: int,
+        tensors: Mapping[str, Mapping[str, Tensor]],
+        state: dict[str, Any],
+        score: float | None = None,
+    ) -> None:
+        """Writes a checkpoint and then removes the oldest beyond ``keep``.
+
+        Of tensors that are shards, the other ranks send theirs meanwhile (`send_shards`, of the same files).
+        """
         folder = self._path(step)
         self._remove(folder)
         files = {name: AtomicFile(folder / f"{name}.safetensors") for name in tensors}
         try:
             for name, file in files.items():
-                file.write(safetensors.torch.save({k: v.detach().cpu().contiguous() for k, v in tensors[name].items()}))
+                write_tensors(file, {key: _streamed(tensors[name][key]) for key in in_order(tensors[name])})
             commit_all(files.values())
         except BaseException:
             for file in files.values():
@@ -95,9 +110,10 @@ class CheckpointFolder:
             if old != best:
                 self._remove(self._path(old))
 
-    def load(self, step: int | None = None) -> Checkpoint | None:
-        """Reads the checkpoint of ``step``, or the newest; None when there is none at all.
+    def load(self, step: int | None = None, verify: bool = True) -> Checkpoint | None:
+        """Opens the checkpoint of ``step``, or the newest; None when there is none at all.
 
+        ``verify`` False leaves it to another rank to compare the files' SHA-256.
         Raises `FormatError` for a damaged or foreign checkpoint and `ConfigError` for one of another configuration.
         """
         steps = self.steps()
@@ -108,13 +124,13 @@ class CheckpointFolder:
         elif step not in steps:
             raise ConfigError(f"there is no checkpoint of step {step} in {self.folder}; there are: {steps or 'none'}.")
         try:
-            return self._load(self._path(step))
+            return self._load(self._path(step), verify)
         except FormatError as error:
             older = [s for s in steps if s < step]
             advice = f"--resume-from {older[-1]} goes back to the one before, " if older else ""
             raise FormatError(f"{error} Nothing was changed. {advice}--no-resume starts over.") from error
 
-    def _load(self, folder: Path) -> Checkpoint:
+    def _load(self, folder: Path, verify: bool) -> Checkpoint:
         path = folder / STATE_NAME
         try:
             state = read_json(path)
@@ -135,7 +151,7 @@ class CheckpointFolder:
             if size != expected["size_bytes"]:
                 found = "is missing" if size is None else f"has {size:,} bytes"
                 raise FormatError(f"checkpoint file {file} {found}; {expected['size_bytes']:,} bytes were written.")
-            if sha256_of(file) != expected["sha256"]:
+            if verify and sha256_of(file) != expected["sha256"]:
                 raise FormatError(f"checkpoint file {file} was altered: its SHA-256 is not the one in {STATE_NAME}.")
             tensors[file.stem] = safetensors.torch.load_file(file)
         return Checkpoint(int(state["step"]), tensors, state)
@@ -169,6 +185,10 @@ class CheckpointFolder:
             shutil.rmtree(folder)
 
 
+def _streamed(tensor: Tensor) -> StreamedTensor:
+    return StreamedTensor(tuple(tensor.shape), tensor.dtype, partial(whole, tensor))
+
+
 def optimizer_tensors(optimizers: Optimizers) -> Tensors:
     """Returns the optimizers' state as tensors named ``<moment>.<weight>``."""
     tensors: Tensors = {}
@@ -186,7 +206,8 @@ def load_optimizer_tensors(optimizers: Optimizers, tensors: Tensors) -> None:
         moment, _, name = key.partition(".")
         moments.setdefault(name, {})[moment] = value
     for part in optimizers.parts:
-        state = part.state_dict()
+        state = {**part.state_dict(), "state": {}}
+        part.state.clear()  # what it held goes before the copies are made
         held = dict(enumerate(p for group in part.param_groups for p in group["params"]))
         known = {
             index: {moment: _like(value, held[index]) for moment, value in moments.pop(name).items()}
@@ -201,8 +222,11 @@ def load_optimizer_tensors(optimizers: Optimizers, tensors: Tensors) -> None:
 
 
 def _like(value: Tensor, parameter: Tensor) -> Tensor:
-    """Returns a moment as its weight is held, whole or a shard; one of another shape is whole everywhere."""
-    return shard_like(value, parameter) if value.shape == parameter.shape else value
+    """Returns a moment as its weight is held, whole or a shard; one of another shape is whole everywhere.
+
+    A copy: the optimizer would keep what it is given, which is the checkpoint's file, mapped.
+    """
+    return (shard_like(value, parameter) if value.shape == parameter.shape else value).clone()
 
 
 def _indexes(state: dict[str, Any]) -> dict[str, int]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ def suspicious_rows(row_losses: Floats) -> list[int]:
 
 
 class Incidents:
-    """Writes both files of a run. Lines of steps that are run again (`discard_after`) go."""
+    """Writes both files of a run. Incidents of steps that are run again go (`discard_after`)."""
 
     def __init__(self, folder: Path, rows: MixtureRows) -> None:
         self.rows = rows
@@ -66,12 +66,14 @@ class Incidents:
         self._write([*self._read(), line], pl.concat([self._quarantine(), documents]))
         return len(documents)
 
-    def discard_after(self, step: int) -> None:
-        """Forgets incidents of later steps."""
+    def discard_after(self, step: int, left_out: Collection[int] = ()) -> None:
+        """Forgets incidents of later steps: those that are run again, not those that the run will leave out."""
         lines = self._read()
-        if any(line["step"] > step for line in lines):
-            kept = [line for line in lines if line["step"] <= step]
-            self._write(kept, self._quarantine().filter(pl.col("step") <= step))
+        steps = {line["step"] for line in lines}
+        kept = {found for found in steps if found <= step or found in left_out}
+        if kept != steps:
+            documents = self._quarantine().filter(pl.col("step").is_in(sorted(kept)))
+            self._write([line for line in lines if line["step"] in kept], documents)
 
     def _documents(self, step: int, domains: Ints, rows_b: Ints, row_losses: Floats) -> pl.DataFrame:
         found: dict[tuple[int, Path, str, int], float] = {}

@@ -6,12 +6,13 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from dataeng.errors import FormatError
+from dataeng.errors import DataengError, FormatError
 from dataeng.formats.mixture import Domain, MixtureManifest, Policy
 from trainer.data.loader import Batch, Loader
 from trainer.data.rows import MixtureRows
@@ -148,3 +149,13 @@ def test_a_damaged_pack_is_said_where_the_batch_is_asked_for(rows: MixtureRows, 
     with loader_of(rows) as loader, pytest.raises(FormatError, match=r"web/00001.bin: token id 999 in document 34"):
         for step in range(1, 9):
             loader.next(step)
+
+
+def test_a_thread_that_died_is_missed(rows: MixtureRows, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it had read is still handed out; then nobody waits for it for ever."""
+    real = Loader._read_ahead
+    monkeypatch.setattr(Loader, "_read_ahead", lambda self, plan: real(self, islice(plan, 2)))
+    with loader_of(rows) as loader:
+        assert [len(loader.next(step).rows_b) for step in (1, 2)] == [12, 12]
+        with pytest.raises(DataengError, match="the thread that reads rows ahead has died"):
+            loader.next(3)

@@ -14,10 +14,11 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Co
 from dataeng.errors import ConfigError, FormatError
 from dataeng.formats.atomic import commit_all, write_json
 from trainer.huggingface.config import read_model_config, to_huggingface
-from trainer.huggingface.weights import Weight, decoder_shapes, huggingface_name, load_weights, write_weights
+from trainer.huggingface.weights import decoder_shapes, huggingface_name, load_weights, write_weights
 from trainer.model.decoder import Decoder
 from trainer.model.presets import ModelConfig, RopeScaling
 from trainer.model.rotary import rope_frequencies, rotary_tables, rotate
+from trainer.tensor_file import StreamedTensor
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 61, "dim": 32, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "hidden_dim": 48,
@@ -62,10 +63,10 @@ def decoder(variant: dict[str, Any], seed: int = 0) -> Decoder:
 def save(model: Decoder, folder: Path, dtype: torch.dtype = torch.float32, max_file_bytes: int = 1 << 30) -> Path:
     parameters = dict(model.named_parameters())
     weights = {
-        huggingface_name(name): Weight(shape, lambda p=parameters[name]: p)
+        huggingface_name(name): StreamedTensor(shape, dtype, lambda p=parameters[name]: p)
         for name, shape in decoder_shapes(model.config).items()
     }
-    commit_all(write_weights(folder, weights, dtype, max_file_bytes))
+    commit_all(write_weights(folder, weights, max_file_bytes))
     write_json(folder / "config.json", to_huggingface(model.config, str(dtype).removeprefix("torch."), 0))
     return folder
 

@@ -15,7 +15,6 @@ from tests.trainer.model.test_decoder import CONFIG, random_decoder
 from trainer.huggingface.weights import (
     INDEX_NAME,
     SINGLE_NAME,
-    Weight,
     WeightFiles,
     huggingface_name,
     load_weights,
@@ -23,6 +22,7 @@ from trainer.huggingface.weights import (
 )
 from trainer.model.decoder import Decoder
 from trainer.model.presets import ModelConfig
+from trainer.tensor_file import StreamedTensor
 
 Tensors = dict[str, torch.Tensor]
 
@@ -32,9 +32,12 @@ def tensors() -> Tensors:
     return {huggingface_name(name): value for name, value in random_decoder().float().state_dict().items()}
 
 
+def streamed(tensors: Tensors, dtype: torch.dtype = torch.float32) -> dict[str, StreamedTensor]:
+    return {name: StreamedTensor(tuple(value.shape), dtype, lambda v=value: v) for name, value in tensors.items()}
+
+
 def write(folder: Path, tensors: Tensors, max_file_bytes: int = 1 << 30, dtype: torch.dtype = torch.float32) -> Path:
-    weights = {name: Weight(tuple(value.shape), lambda v=value: v) for name, value in tensors.items()}
-    commit_all(write_weights(folder, weights, dtype, max_file_bytes))
+    commit_all(write_weights(folder, streamed(tensors, dtype), max_file_bytes))
     return folder
 
 
@@ -132,12 +135,12 @@ def test_a_failure_while_writing_leaves_nothing(tensors: Tensors, tmp_path: Path
     def fail() -> torch.Tensor:
         raise OSError(28, "No space left on device")
 
-    weights = {name: Weight(tuple(value.shape), lambda v=value: v) for name, value in tensors.items()}
-    weights["model.norm.weight"] = Weight((24,), fail)
+    weights = streamed(tensors)
+    weights["model.norm.weight"] = StreamedTensor((24,), torch.float32, fail)
     with pytest.raises(OSError, match="No space left"):
-        write_weights(tmp_path, weights, torch.float32, 3000)
+        write_weights(tmp_path, weights, 3000)
     assert list(tmp_path.iterdir()) == []
-    weights["model.norm.weight"] = Weight((24,), lambda: torch.ones(25))
+    weights["model.norm.weight"] = StreamedTensor((24,), torch.float32, lambda: torch.ones(25))
     with pytest.raises(FormatError, match=r"model\.norm\.weight is \(25,\); expected \(24,\)"):
-        write_weights(tmp_path, weights, torch.float32, 3000)
+        write_weights(tmp_path, weights, 3000)
     assert list(tmp_path.iterdir()) == []

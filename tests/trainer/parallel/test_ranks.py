@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from dataeng.errors import ConfigError, DataengError
 from dataeng.mixture.replay import departure, read_recorded, replay
 from tests.trainer.rank_process import carry_out
 from trainer.config import TrainConfig
+from trainer.parallel.failure import EndedByAnother, LostRank, Word
 from trainer.parallel.ranks import Ranks, open_ranks
 
 MakeConfig = Callable[..., TrainConfig]
@@ -77,13 +79,13 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def start(rank: int, port: int, arguments: list[str]) -> subprocess.Popen[str]:
-    """Starts one of two ranks as torchrun does."""
+def start(rank: int, port: int, arguments: list[str], **more: str) -> subprocess.Popen[str]:
+    """Starts one of two ranks as torchrun does, with ``more`` in its environment."""
     meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     return subprocess.Popen(
         [sys.executable, *arguments],
-        env={**os.environ, "OMP_NUM_THREADS": "1", **meeting, **ranks},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **meeting, **ranks, **more},
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -226,6 +228,8 @@ def test_an_error_does_not_wait_for_other_ranks_gpus(
     left: list[None] = []
     monkeypatch.setattr("trainer.parallel.ranks._device_of", lambda *_: torch.device(device))
     monkeypatch.setattr("trainer.parallel.ranks._mesh", lambda *_: None)
+    monkeypatch.setattr("trainer.parallel.ranks.let_speak", lambda: None)  # it is not this process that ends
+    monkeypatch.setattr("trainer.parallel.ranks.meeting_point", lambda _: torch.distributed.HashStore())
     monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend, **_: joined.append(backend))
     monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: left.append(None))
     failure = pytest.raises(OSError, match="disk") if fails else contextlib.nullcontext()
@@ -250,3 +254,91 @@ def test_ranks_that_differ_are_found_out(monkeypatch: pytest.MonkeyPatch) -> Non
     ranks.agree(np.array([1.0, 2.0]), "weights")
     with pytest.raises(DataengError, match=r"the ranks differ in weights: \[1.0, 3.0\]; \[1.0, 2.0\]"):
         ranks.agree(np.array([1.0, 3.0]), "weights")
+
+
+def two_ranks() -> list[Ranks]:
+    store = torch.distributed.HashStore()
+    return [Ranks(torch.device("cpu"), rank, 2, word=Word(store, rank)) for rank in range(2)]
+
+
+def test_long_work_is_left_together() -> None:
+    left: list[int] = []
+    first, second = two_ranks()
+
+    def work(ranks: Ranks) -> None:
+        with ranks.long_work("checking") as piece_done:
+            piece_done()
+        left.append(ranks.rank)
+
+    waiting = threading.Thread(target=work, args=(first,))
+    waiting.start()
+    waiting.join(0.05)
+    assert left == []  # whatever its pace, it cannot leave alone
+    work(second)
+    waiting.join(60)
+    assert sorted(left) == [0, 1]
+
+
+class Looked:
+    """What the other rank does while one sleeps between two looks at the store, ten minutes each time."""
+
+    def __init__(self, meanwhile: list[Callable[[], object]]) -> None:
+        self.meanwhile = meanwhile
+        self.num_looks = 0
+
+    def sleep(self, _: float) -> None:
+        self.num_looks += 1
+        if self.meanwhile:
+            self.meanwhile.pop(0)()
+
+    def monotonic(self) -> float:
+        return 600.0 * self.num_looks
+
+
+def looked_at(monkeypatch: pytest.MonkeyPatch, meanwhile: list[Callable[[], object]]) -> Looked:
+    looked = Looked(meanwhile)
+    monkeypatch.setattr("trainer.parallel.ranks.time", looked)
+    return looked
+
+
+def test_long_work_takes_as_long_as_somebody_is_at_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = two_ranks()
+    with contextlib.ExitStack() as stack:
+        piece_done = stack.enter_context(second.long_work("checking"))
+        # An hour and a half; then it is done.
+        looked = looked_at(monkeypatch, [*[piece_done] * 9, stack.close])
+        with first.long_work("checking"):
+            pass
+        assert looked.num_looks == 10
+
+
+def test_long_work_that_nobody_does_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, _ = two_ranks()
+    looked = looked_at(monkeypatch, [])
+    with pytest.raises(LostRank, match="has not answered for 30 minutes"), first.long_work("checking"):
+        pass
+    assert looked.num_looks == 4  # thirty minutes, and one more
+
+
+def test_long_work_of_which_another_part_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = two_ranks()
+    word = second.word
+    assert word is not None
+    looked_at(monkeypatch, [lambda: None, lambda: word.leave("a damaged file")])
+    with pytest.raises(EndedByAnother, match=r"rank 1 on .*: a damaged file"), first.long_work("checking"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("error", "found"),
+    [
+        (RuntimeError("[…/gloo/transport/tcp/pair.cc:537] Connection reset by peer"), LostRank),
+        (torch.distributed.DistBackendError("NCCL communicator was aborted"), LostRank),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), RuntimeError),
+    ],
+)
+def test_only_errors_of_connections_mean_that_a_rank_is_lost(error: Exception, found: type[Exception]) -> None:
+    ranks, _ = two_ranks()
+    with pytest.raises(Exception) as caught, ranks.others_there():
+        raise error
+    assert type(caught.value) is found

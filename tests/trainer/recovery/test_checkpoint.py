@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,6 +70,29 @@ def test_the_best_stays_beyond_the_last(tmp_path: Path) -> None:
     assert folder.steps() == [50, 60] and folder.best() == 60
     newest = folder.load()
     assert newest is not None and newest.state["score"] == 2.0
+
+
+def test_shards_come_together_one_tensor_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[weakref.ref[torch.Tensor]] = []
+
+    def whole(tensor: torch.Tensor) -> torch.Tensor:
+        assert all(reference() is None for reference in made)
+        made.append(weakref.ref(found := tensor.clone()))
+        return found
+
+    monkeypatch.setattr("trainer.recovery.checkpoint.whole", whole)
+    folder = folder_in(tmp_path)
+    folder.save(30, {"model": {name: torch.ones(3) for name in "abc"}, "optimizer": {"m": torch.ones(2)}}, {})
+    assert len(made) == 4 and folder.load() is not None
+
+
+def test_one_rank_looks_for_damage_for_all(tmp_path: Path) -> None:
+    folder = folder_in(tmp_path)
+    folder.save(30, TENSORS, {})
+    damage_flip(folder.folder / "step-00000030" / "model.safetensors")
+    assert folder.load(verify=False) is not None
+    with pytest.raises(FormatError, match=r"model.safetensors was altered"):
+        folder.load()
 
 
 def damage_truncate(path: Path) -> None:
@@ -173,6 +197,10 @@ def test_the_optimizer_goes_on_as_if_never_stopped(tmp_path: Path) -> None:
     resumed, optimizer = trained_model(0)
     load_model_tensors(resumed, loaded.tensors["model"])
     load_optimizer_tensors(optimizer, loaded.tensors["optimizer"])
+    # Moments of their own: the file's would keep it on the disk when it is removed, and in use on a network's.
+    mapped = {value.untyped_storage().data_ptr() for value in loaded.tensors["optimizer"].values()}
+    held = {value.untyped_storage().data_ptr() for value in optimizer_tensors(optimizer).values()}
+    assert not mapped & held
     train_model(resumed, optimizer, range(3, 6))
     for name, value in unbroken.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], value), name
